@@ -1,0 +1,94 @@
+"""The command line: one command a file, and the only place that prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from lisabench import __version__
+from lisabench.cli import compare, env, ops, report, scale, train_small, verify
+from lisabench.errors import LisaBenchError
+
+app = typer.Typer(
+    name="lisabench",
+    help="Measures attention operators: how latency, memory and FLOPs grow with tokens, resolution and batch, on GPUs and CPUs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("scale")(scale.scale)
+app.command("train-small")(train_small.train_small)
+app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("ops")(ops.ops)
+app.command("verify")(verify.verify)
+app.command("env")(env.env)
+
+INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came: what runs is ended in good order, as at Ctrl-C."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"lisabench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and stop.")) -> None:
+    """Every command has its own --help."""
+
+
+def main() -> NoReturn:
+    """Runs the program; every failure of a user's making is one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except LisaBenchError as error:
+        _fail(str(error), error.exit_code)
+    except TyperException as error:
+        _fail(_usage(error), 2)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        _say(stop)
+        sys.exit(INTERRUPTED)
+    except TerminatedError as stop:
+        _say(stop)
+        sys.exit(TERMINATED)
+    except BrokenPipeError:
+        # Whoever read stdout is gone (`| head`): nothing more can be said there, and Python must not try at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise TerminatedError
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"Error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _say(stop: BaseException) -> None:
+    """The note that a command left on the exception: what is kept, and how to go on."""
+    for note in getattr(stop, "__notes__", ["stopped"]):
+        print(note, file=sys.stderr)
+
+
+def _usage(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "lisabench"
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return f"{text.rstrip('.')}; see `{where} --help`"

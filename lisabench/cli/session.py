@@ -1,0 +1,135 @@
+"""Runs a plan and shows it: progress on a terminal, then table, fits, figures and where all of it lies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lisabench import units
+from lisabench.cli.console import messages, results
+
+if TYPE_CHECKING:
+    from lisabench.journal import Record
+    from lisabench.sweep import Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Seconds for the sweep (None: no limit), for a cell before it is killed, and for sampling one."""
+
+    budget: float | None
+    cell_timeout: float
+    cell_seconds: float
+
+
+def run_and_render(
+    plan: dict[str, Any], cells: Sequence[Cell], *, out: Path, resume: bool, limits: Limits, as_json: bool, quiet: bool
+) -> None:
+    """Measures what is missing of the plan, then prints and draws the whole run."""
+    from lisabench.journal import Journal
+    from lisabench.measure.latency import Limits as SamplingLimits
+    from lisabench.run.engine import Settings, run_cells
+    from lisabench.run.local import Worker
+
+    with Worker(device=plan["device"], threads=plan["threads"]) as worker:
+        with Journal.resume(out) if resume else Journal.create(out, plan) as journal:
+            worker.start()
+            if journal.dropped_torn_line and not quiet:
+                _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
+            settings = Settings(
+                budget=limits.budget,
+                cell_timeout=limits.cell_timeout,
+                limits=SamplingLimits(seconds=limits.cell_seconds),
+                seed=plan["seed"],
+            )
+            try:
+                with Watch(cells, as_json=as_json, quiet=quiet) as watch:
+                    statuses = run_cells(cells, journal=journal, worker=worker, settings=settings, observer=watch)
+            except BaseException as stop:
+                done = len(journal.settled)
+                stop.add_note(f"stopped: {done} of {len(cells)} cells are kept; go on with: lisabench scale --resume --out {out}")
+                raise
+    show(out, as_json=as_json, quiet=quiet, statuses=statuses)
+
+
+def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
+    """Renders a run that is on disk: results.csv and figures beside it, the table and the fits on stdout."""
+    from lisabench.render.bundle import render_run
+    from lisabench.render.terminal import fits_text, notes, results_table
+    from lisabench.results import read_run
+
+    run = read_run(out)
+    if not as_json:
+        console = results()
+        console.print(results_table(run))
+        for line in fits_text(run):
+            console.print(line, soft_wrap=True)
+        for line in notes(run):
+            console.print(line, soft_wrap=True, style="dim")
+    written = render_run(run)
+    if quiet:
+        return
+    unfinished = {status: count for status, count in (statuses or {}).items() if status != "ok"}
+    if unfinished:
+        _say(
+            "not measured: "
+            + ", ".join(f"{count} {status}" for status, count in sorted(unfinished.items()))
+            + "; reasons stand in the table and the journal"
+        )
+    _say(f"{len(run.records)} records, {written.figures} figures and results.csv are in {out}")
+
+
+def _say(text: str) -> None:
+    messages().print(text, soft_wrap=True, markup=False)
+
+
+class Watch:
+    """Follows a run: a progress bar on a terminal, records as JSON lines where asked, nothing otherwise."""
+
+    def __init__(self, cells: Sequence[Cell], *, as_json: bool, quiet: bool) -> None:
+        self.as_json = as_json
+        self.bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self.bar = Progress(
+                BarColumn(bar_width=12),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TextColumn("[dim]{task.fields[left]}"),
+                console=messages(),
+                transient=True,
+            )
+            self.task = self.bar.add_task("starting", total=len(cells), left="")
+        self.name = ""
+
+    def __enter__(self) -> Watch:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def started(self, cell: Cell, seconds_left: float | None) -> None:
+        self.name = f"{cell.op.rpartition(':')[2]} {cell.workload.tokens:,} x {cell.workload.batch}"
+        if self.bar:
+            left = "" if seconds_left is None else f"about {units.duration(seconds_left)} left"
+            self.bar.update(self.task, description=self.name, left=left)
+
+    def progress(self, phase: str, seconds_a_call: float | None) -> None:
+        if self.bar:
+            now = f" {units.seconds(seconds_a_call)}" if seconds_a_call else ""
+            self.bar.update(self.task, description=f"{self.name} · {phase}{now}")
+
+    def finished(self, cell: Cell, record: Record) -> None:
+        if self.as_json:
+            print(json.dumps(record), flush=True)
+        if self.bar:
+            self.bar.advance(self.task)

@@ -1,0 +1,182 @@
+"""What an operator is.
+
+An operator is a token mixer (B, N, C) -> (B, N, C). Letters for shapes, here and in every operator:
+B batch, N tokens (= H*W), C channels (`dim`), h heads, d channels a head (C / h), H W the grid's height and width,
+R structural patterns, m features. Nothing in a forward pass depends on the other samples of the batch.
+
+FLOP convention: a multiply-add is 2 FLOPs; a complex product is 6 and a complex FFT of n points 5 n log2 n, a real one
+2.5 n log2 n. Products and transforms are counted; exponentials, normalisations and other pointwise real work are not.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from lisabench.errors import InputError
+from lisabench.workload import Grid, Workload
+
+__all__ = ["Cost", "Grid", "MultiHeadMixer", "Operator", "Option", "Reference", "Workload", "fft_flops", "projection_flops"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Analytic cost of one call at a workload, in FLOPs and bytes, without regard to its scope and mode.
+
+    `mix_flops`: forward of mix. `mix_backward_flops`: its backward; left out, twice the forward, as for matrix products.
+    `projection_flops`: forward of prepare and finish. `transient_bytes`: the peak that a forward of mix allocates, its
+    output among it. `saved_bytes`: what a forward of mix keeps for backward beyond its inputs. `traffic_bytes`: the
+    least that a forward of mix must move, inputs and parameters read and output written once.
+    """
+
+    mix_flops: float
+    mix_backward_flops: float | None = None
+    projection_flops: float = 0.0
+    transient_bytes: float
+    saved_bytes: float
+    traffic_bytes: float
+
+    def flops(self, scope: str, mode: str) -> float:
+        """FLOPs of one timed call in this scope and mode."""
+        backward = 2 * self.mix_flops if self.mix_backward_flops is None else self.mix_backward_flops
+        mix = self.mix_flops + (backward if mode == "train" else 0)
+        projections = self.projection_flops * (3 if mode == "train" else 1) if scope == "layer" else 0
+        return mix + projections
+
+
+class Reference(Protocol):
+    """What mix must give, in float64 and so plain that it is obviously right: `reference(module, *prepared, rows=rows)`.
+
+    `module` and the prepared tensors come in float64. `rows` holds the tokens whose outputs are wanted, so that a
+    check fits in memory at any N: the result is that of mix with only these along the token axis, the last but one.
+    """
+
+    def __call__(self, module: Any, *prepared: Tensor, rows: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One keyword-only argument of an operator's module: what the command line may set."""
+
+    name: str
+    default: Any
+    annotation: str
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` means for this option, or InputError."""
+        kinds = [kind.strip() for kind in self.annotation.split("|")]
+        if "None" in kinds and text.lower() == "none":
+            return None
+        for kind in kinds:
+            if kind == "bool" and text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            if kind in ("int", "float"):
+                try:
+                    return int(text) if kind == "int" else float(text)
+                except ValueError:
+                    continue
+            if kind == "str":
+                return text
+        raise InputError(f"option {self.name} got {text!r}; valid is {self.annotation}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """A frozen description of one operator; `OPERATOR` in each file of `operators/` is one.
+
+    `module` is built as `module(dim, num_heads, grid, **options)`. `cost` takes a workload and the module's options.
+    `reference` is absent only for a user's own module, whose check is then absent too. `refuses` gives the reason why
+    the operator cannot do a workload, or None. `backend` names the implementation that ran, from the names of the
+    aten operators that a profiler saw.
+    """
+
+    name: str
+    title: str
+    module: type[nn.Module]
+    source: str
+    formula: str
+    time_order: str
+    memory_order: str
+    cost: Callable[..., Cost] | None = None
+    reference: Reference | None = None
+    refuses: Callable[..., str | None] = lambda workload, **options: None
+    backend: Callable[[frozenset[str]], str | None] = lambda ran: None
+    origin: str = "built in"
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The module's keyword-only arguments."""
+        parameters = inspect.signature(self.module.__init__).parameters.values()
+        return {p.name: Option(name=p.name, default=p.default, annotation=_annotation(p)) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All options with their values: those given, over the defaults."""
+        return {name: option.default for name, option in self.options.items()} | dict(given)
+
+    def build(self, workload: Workload, options: Mapping[str, Any]) -> nn.Module:
+        """The module for a workload's shape, in float32 on the current default device."""
+        names = inspect.signature(self.module.__init__).parameters
+        shape = {"dim": workload.dim, "num_heads": workload.heads, "grid": workload.grid}
+        return self.module(**{name: value for name, value in shape.items() if name in names}, **options)
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    """The annotation as text; one that is left out is taken from the default's type."""
+    if parameter.annotation is parameter.empty:
+        return "str" if parameter.default in (None, parameter.empty) else type(parameter.default).__name__
+    return parameter.annotation if isinstance(parameter.annotation, str) else inspect.formatannotation(parameter.annotation)
+
+
+class MultiHeadMixer(nn.Module):
+    """Projections that most operators share; a subclass brings `mix(query, key, value)` on (B, h, N, d) tensors.
+
+    `prepare` gives query and key (B, h, N, key_dim) and value (B, h, N, C/h); `finish` takes (B, h, N, C/h).
+    """
+
+    def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], *, key_dim: int | None = None) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.grid = Grid(*grid)
+        self.key_dim = dim // num_heads if key_dim is None else key_dim
+        if self.key_dim < 1:
+            raise ValueError(f"key_dim must be 1 or more, got {key_dim}")
+        self.query = nn.Linear(dim, num_heads * self.key_dim)
+        self.key = nn.Linear(dim, num_heads * self.key_dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, N, h*d) -> (B, h, N, d)."""
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.split_heads(projection(x)) for projection in (self.query, self.key, self.value))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def finish(self, y: Tensor) -> Tensor:
+        merged: Tensor = self.out(y.transpose(1, 2).flatten(-2))
+        return merged
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(self.mix(*self.prepare(x)))
+
+
+def projection_flops(workload: Workload, key_dim: int | None = None) -> float:
+    """FLOPs of MultiHeadMixer's four linear layers, forward."""
+    key_width = workload.heads * (workload.head_dim if key_dim is None else key_dim)
+    return 4.0 * workload.batch * workload.tokens * workload.dim * (workload.dim + key_width)
+
+
+def fft_flops(points: float, transforms: float = 1, *, real: bool) -> float:
+    """FLOPs of so many FFTs of so many points each, by the usual 5 n log2 n, half of it where one side is real."""
+    return transforms * (2.5 if real else 5.0) * points * math.log2(points) if points > 1 else 0.0

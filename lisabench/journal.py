@@ -1,0 +1,236 @@
+"""A run on disk: plan.json, environment.json and journal.jsonl, a record a line, synced as it comes.
+
+The journal is only appended to. A last line that a crash tore is dropped when the run is opened again. A cell that was
+skipped for want of budget may get a second record when the run is resumed: the last record of a cell counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lisabench.errors import InputError, RunError
+from lisabench.files import write_whole
+
+SCHEMA = 1
+JOURNAL, PLAN, ENVIRONMENT, LOCK = "journal.jsonl", "plan.json", "environment.json", ".lock"
+FREE_BYTES_NEEDED = 16 * 2**20
+BUDGET = "budget"
+Record = dict[str, Any]
+
+
+def blank_record(fields: dict[str, Any], *, kind: str = "scale") -> Record:
+    """A record with every field, its figures absent."""
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        **fields,
+        "status": "skipped",
+        "reason": None,
+        "latency_s": None,
+        "memory_bytes": None,
+        "flops": None,
+        "energy_j": None,
+        "relative_error": None,
+        "backend": None,
+        "absent": {},
+        "environment": None,
+        "started_at": now(),
+    }
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def is_settled(record: Record) -> bool:
+    """Whether a resumed run leaves the cell alone: all but those skipped for want of budget."""
+    return not (record["status"] == "skipped" and str(record["reason"]).startswith(BUDGET))
+
+
+def read_records(run: Path) -> list[Record]:
+    """The records of a run, the last of each cell, in the order in which the cells were first met; a torn last line is left out.
+
+    Raises:
+        InputError: there is no run, or its journal holds something else than records.
+    """
+    return _latest(_parse((run / JOURNAL).read_bytes() if is_run(run) else _no_run(run), run)[0])
+
+
+def read_plan(run: Path) -> dict[str, Any]:
+    """plan.json of a run."""
+    return _read_json(run / PLAN)
+
+
+def read_environments(run: Path) -> dict[str, Any]:
+    """environment.json of a run: hash -> environment."""
+    return _read_json(run / ENVIRONMENT) if (run / ENVIRONMENT).exists() else {}
+
+
+def is_run(run: Path) -> bool:
+    return (run / JOURNAL).is_file()
+
+
+def _no_run(run: Path) -> bytes:
+    raise InputError(f"{str(run)!r} is no run: it has no {JOURNAL}; give a folder that `lisabench scale --out` wrote")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    except FileNotFoundError:
+        raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale --out` wrote") from None
+    except ValueError as error:
+        raise RunError(f"{str(path)!r} is damaged ({error}); restore it from a copy") from error
+
+
+def _parse(content: bytes, run: Path) -> tuple[list[Record], int]:
+    """Records and the length of the whole lines that hold them."""
+    records: list[Record] = []
+    good = 0
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        last = number == len(lines)
+        if not line and last:
+            break
+        try:
+            record = json.loads(line)
+            if last:
+                break  # no newline behind it: its writing was cut off, even if it happens to read well
+            if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+                raise InputError(
+                    f"{run / JOURNAL} line {number} has schema {record.get('schema') if isinstance(record, dict) else None!r}; this lisabench reads {SCHEMA}"
+                )
+        except ValueError as error:
+            if last or (number == len(lines) - 1 and not lines[-1]):
+                break
+            raise RunError(f"{run / JOURNAL} line {number} is damaged ({error}); restore the file from a copy or cut it there") from error
+        records.append(record)
+        good += len(line) + 1
+    return records, good
+
+
+def _latest(records: Iterable[Record]) -> list[Record]:
+    found: dict[str, Record] = {}
+    for record in records:
+        found[record["cell"]] = record
+    return list(found.values())
+
+
+@dataclass
+class Journal:
+    """A run that is open for writing; close it, or use it in a `with` block."""
+
+    run: Path
+    records: list[Record]
+    dropped_torn_line: bool
+    _file: Any
+    _lock: Any
+
+    @classmethod
+    def create(cls, run: Path, plan: dict[str, Any]) -> Journal:
+        """Makes a new run. InputError where one stands already, RunError where it cannot be written."""
+        if is_run(run) or (run / PLAN).exists():
+            raise InputError(f"{str(run)!r} holds a run already; go on with it by --resume, or give another --out")
+        if run.exists() and (not run.is_dir() or any(entry.name != LOCK for entry in run.iterdir())):
+            raise InputError(f"{str(run)!r} exists and is no run; give a new or an empty folder with --out")
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            free = os.statvfs(run).f_bavail * os.statvfs(run).f_frsize
+            if free < FREE_BYTES_NEEDED:
+                raise RunError(
+                    f"{str(run)!r} is on a disk with {free // 2**20} MiB free; a run needs {FREE_BYTES_NEEDED // 2**20} MiB: make room or give another --out"
+                )
+            lock = _locked(run)
+            write_json(run / PLAN, plan)
+            file = open(run / JOURNAL, "xb", buffering=0)  # noqa: SIM115  # stays open for the run
+        except OSError as error:
+            raise _unwritable(run, error) from error
+        return cls(run=run, records=[], dropped_torn_line=False, _file=file, _lock=lock)
+
+    @classmethod
+    def resume(cls, run: Path) -> Journal:
+        """Opens a run to go on with it; drops a torn last line."""
+        if not is_run(run):
+            _no_run(run)
+        try:
+            lock = _locked(run)
+            content = (run / JOURNAL).read_bytes()
+            records, good = _parse(content, run)
+            file = open(run / JOURNAL, "r+b", buffering=0)  # noqa: SIM115
+            file.truncate(good)
+            file.seek(good)
+        except OSError as error:
+            raise _unwritable(run, error) from error
+        return cls(run=run, records=records, dropped_torn_line=good < len(content), _file=file, _lock=lock)
+
+    @property
+    def settled(self) -> dict[str, Record]:
+        """Cell -> record for the cells that need no more measuring."""
+        return {record["cell"]: record for record in _latest(self.records) if is_settled(record)}
+
+    def append(self, record: Record) -> None:
+        """Writes a record and waits until the disk has it."""
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        end = self._file.tell()
+        try:
+            while line:  # unbuffered, so that a full disk is met here; a write may take a part
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._cut(end)
+            raise _unwritable(self.run, error) from error
+        self.records.append(record)
+
+    def add_environment(self, key: str, environment: dict[str, Any]) -> None:
+        """Keeps an environment under its hash."""
+        known = read_environments(self.run)
+        if key not in known:
+            write_json(self.run / ENVIRONMENT, known | {key: environment})
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _cut(self, end: int) -> None:
+        # A line that did not fit is taken away again, so that the journal holds whole records only; should that fail
+        # too, the next opening drops the torn line.
+        try:
+            os.ftruncate(self._file.fileno(), end)
+        except OSError:
+            return
+
+
+def _locked(run: Path) -> Any:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"{str(run)!r} is locked: another lisabench is writing it; wait for that one or give another --out") from None
+    return lock
+
+
+def _unwritable(run: Path, error: OSError) -> RunError:
+    return RunError(
+        f"{str(run)!r} cannot be written ({error.strerror or error}); make room or give another --out; what was recorded is kept"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_whole(path, (json.dumps(value, indent=1) + "\n").encode())

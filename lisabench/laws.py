@@ -1,0 +1,155 @@
+"""Laws that hold for every operator, as `lisabench verify` runs them and the tests too.
+
+A law takes an operator, its options and a grid, and returns what it saw; it raises LawBrokenError where it does not hold and
+NotApplicableError where it cannot be asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lisabench.contract import Grid, Operator, Workload
+
+# Odd, oblong, prime and one-dimensional, and one square that is a power of two.
+GRIDS = (Grid(1, 1), Grid(1, 13), Grid(7, 1), Grid(5, 3), Grid(8, 8), Grid(11, 17))
+DIM, HEADS, BATCH = 24, 2, 3
+# float64: what rounding leaves. float32: sums over up to 187 tokens and FFTs of them stay well under this.
+REFERENCE_BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4}
+GRADIENT_STEP, GRADIENT_BOUND = 1e-6, 1e-5
+
+
+class LawBrokenError(Exception):
+    """The law does not hold; the text says by how much."""
+
+
+class NotApplicableError(Exception):
+    """The law cannot be asked of this operator; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What came of one law on one operator: holds is None where it cannot be asked."""
+
+    law: str
+    holds: bool | None
+    detail: str
+
+
+def _module(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=BATCH)
+    module = operator.build(workload, options).to(dtype).eval()
+    return module, torch.randn(BATCH, grid.tokens, DIM, dtype=torch.float64).to(dtype)
+
+
+def _prepared(module: Any, x: Tensor) -> tuple[Tensor, ...]:
+    if not hasattr(module, "prepare"):
+        return (x,)
+    prepared = module.prepare(x)
+    return tuple(prepared) if isinstance(prepared, (tuple, list)) else (prepared,)
+
+
+def equals_reference(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype) -> str:
+    """mix gives what the dense float64 reference gives."""
+    if operator.reference is None:
+        raise NotApplicableError("states no reference")
+    module, x = _module(operator, options, grid, dtype)
+    with torch.no_grad():
+        prepared = _prepared(module, x)
+        got = module.mix(*prepared).double()  # type: ignore[operator]
+        want = operator.reference(module.double(), *(t.double() for t in prepared), rows=torch.arange(grid.tokens))
+    return _bounded(got, want, REFERENCE_BOUNDS[dtype])
+
+
+def batch_independent(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+    """A sample gives the same result alone as among others."""
+    module, x = _module(operator, options, grid, torch.float64)
+    with torch.no_grad():
+        together = module(x)
+        alone = torch.cat([module(sample) for sample in x.split(1)])
+    return _bounded(together, alone, REFERENCE_BOUNDS[torch.float64])
+
+
+def gradients_exact(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+    """Along random directions, autograd's gradients are those of central differences, for the input and all parameters."""
+    module, x = _module(operator, options, grid, torch.float64)
+    x.requires_grad_()
+    weight = torch.randn_like(x)
+    leaves = [x, *(p for p in module.parameters() if p.requires_grad)]
+    found = torch.autograd.grad((module(x) * weight).sum(), leaves, allow_unused=True)
+    unused = [name for (name, p), g in zip([("x", x), *module.named_parameters()], found, strict=True) if p.requires_grad and g is None]
+    if unused:
+        raise LawBrokenError(f"no gradient reaches {', '.join(unused)}")
+    directions = [torch.randn_like(leaf) for leaf in leaves]
+    along = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True) if g is not None)
+
+    def shifted(step: float) -> float:
+        with torch.no_grad():
+            for leaf, direction in zip(leaves, directions, strict=True):
+                leaf += step * direction
+            value = float((module(x) * weight).sum())
+            for leaf, direction in zip(leaves, directions, strict=True):
+                leaf -= step * direction
+            return value
+
+    difference = (shifted(GRADIENT_STEP) - shifted(-GRADIENT_STEP)) / (2 * GRADIENT_STEP)
+    error = abs(along - difference) / max(abs(difference), 1e-3)
+    if not error <= GRADIENT_BOUND:
+        raise LawBrokenError(f"gradient {along:.6g} along a direction, central difference {difference:.6g}")
+    return f"relative error {error:.0e}"
+
+
+def dtype_kept(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+    """The output has the input's shape and dtype, finite, also in half precision."""
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        module, x = _module(operator, options, grid, dtype)
+        with torch.no_grad():
+            out = module(x)
+        if out.dtype != dtype or out.shape != x.shape:
+            raise LawBrokenError(f"{dtype} {tuple(x.shape)} gave {out.dtype} {tuple(out.shape)}")
+        if not torch.isfinite(out).all():
+            raise LawBrokenError(f"{dtype}: the output is not finite")
+    return "fp64, fp32, bf16, fp16"
+
+
+LAWS: dict[str, Callable[[Operator, Mapping[str, Any], Grid], str]] = {
+    "reference, float64": lambda operator, options, grid: equals_reference(operator, options, grid, torch.float64),
+    "reference, float32": lambda operator, options, grid: equals_reference(operator, options, grid, torch.float32),
+    "independent of the batch": batch_independent,
+    "gradients": gradients_exact,
+    "shape and dtype kept": dtype_kept,
+}
+
+
+def verify(operator: Operator, options: Mapping[str, Any]) -> Iterator[Finding]:
+    """Every law, on all grids: the first grid where it breaks, or what was seen on the largest."""
+    for name, law in LAWS.items():
+        holds: bool | None = True
+        detail = ""
+        for grid in GRIDS:
+            try:
+                detail = law(operator, options, grid)
+            except NotApplicableError as why:
+                holds, detail = None, str(why)
+                break
+            except LawBrokenError as broken:
+                holds, detail = False, f"on {grid}: {broken}"
+                break
+            except Exception as error:  # an operator of a user's may raise anything
+                holds, detail = False, f"on {grid}: {type(error).__name__}: {error}".splitlines()[0]
+                break
+        yield Finding(law=name, holds=holds, detail=detail)
+
+
+def _bounded(got: Tensor, want: Tensor, bound: float) -> str:
+    if got.shape != want.shape:
+        raise LawBrokenError(f"shape {tuple(got.shape)}, the reference has {tuple(want.shape)}")
+    error = float(torch.linalg.vector_norm(got - want) / torch.linalg.vector_norm(want))
+    if not error <= bound:
+        raise LawBrokenError(f"relative error {error:.1e}, more than {bound:.0e}")
+    return f"relative error {error:.0e}"

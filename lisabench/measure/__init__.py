@@ -1,0 +1,1 @@
+"""A callable in, a figure out. Nothing here knows an operator by name."""

@@ -1,0 +1,156 @@
+"""Finds operators: files in `operators/`, installed entry points of the group `lisabench.operators`, and FILE.py:CLASS."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lisabench.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from lisabench.contract import Operator
+
+PACKAGE = "lisabench.operators"
+
+
+def _built_in() -> list[str]:
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    return sorted(path.stem for folder in folders for path in Path(folder).glob("*.py") if not path.stem.startswith("_"))
+
+
+def _installed() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=PACKAGE)}
+
+
+def names() -> list[str]:
+    """The names of all operators that need no file: ours first, then those of installed packages. Imports none of them."""
+    built_in = _built_in()
+    return built_in + sorted(set(_installed()) - set(built_in))
+
+
+def is_file_spec(name: str) -> bool:
+    """Whether `name` means a user's own file, FILE.py:CLASS."""
+    return ".py:" in name or name.endswith(".py")
+
+
+def check_name(name: str) -> None:
+    """InputError when no operator can be meant by `name`; imports nothing."""
+    if is_file_spec(name):
+        _split(name)
+    elif name not in names():
+        raise unknown("operator", name, names(), more="; your own: FILE.py:CLASS")
+
+
+def load(name: str) -> Operator:
+    """The operator of that name, or the user's own module at FILE.py:CLASS.
+
+    Raises:
+        InputError: there is no such operator, or its file cannot be imported.
+    """
+    check_name(name)
+    return _load(name)
+
+
+def digest(name: str) -> str | None:
+    """A content hash of a user's own file, so that a changed file is a changed operator; None for the others."""
+    return hashlib.sha256(_split(name)[0].read_bytes()).hexdigest()[:16] if is_file_spec(name) else None
+
+
+def resolved(name: str) -> str:
+    """The same operator by a name that holds from any folder."""
+    if not is_file_spec(name):
+        return name
+    path, class_name = _split(name)
+    return f"{path.resolve()}:{class_name}"
+
+
+@lru_cache
+def _load(name: str) -> Operator:
+    if is_file_spec(name):
+        return _load_file(name)
+    if name in _built_in():
+        operator: Operator = importlib.import_module(f"{PACKAGE}.{name}").OPERATOR
+        return operator
+    point = _installed()[name]
+    try:
+        found = point.load()
+    except Exception as error:
+        raise InputError(
+            f"operator {name!r} of {_origin(point)} cannot be imported ({_words(error)}); reinstall or remove that package"
+        ) from error
+    return _as_operator(found, name=name, origin=_origin(point))
+
+
+def _origin(point: metadata.EntryPoint) -> str:
+    return f"package {point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0] if str(error) else type(error).__name__
+
+
+def _split(name: str) -> tuple[Path, str]:
+    file, colon, class_name = name.rpartition(":")
+    if not colon or not class_name.isidentifier():
+        raise InputError(f"operator {name!r} names no class; write FILE.py:CLASS")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError(f"operator file {file!r} is not there; write FILE.py:CLASS with a path that exists")
+    return path, class_name
+
+
+def _load_file(name: str) -> Operator:
+    path, class_name = _split(name)
+    module_name = f"_lisabench_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours, as it does when it is run
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"operator file {str(path)!r} cannot be imported ({_words(error)}); run it with python to see where") from error
+    finally:
+        sys.path.pop(0)
+    classes = [key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module_name]
+    if class_name not in vars(module):
+        raise unknown(f"class in {path}", class_name, classes)
+    found = vars(module)[class_name]
+    described = vars(module).get("OPERATOR")
+    if described is not None and getattr(described, "module", None) is found:
+        found = described
+    return _as_operator(found, name=name, origin=str(path))
+
+
+def _as_operator(found: Any, *, name: str, origin: str) -> Operator:
+    """A description for what a user brought: an Operator as it is, or a bare module class with what can be said of it."""
+    from torch import nn
+
+    from lisabench.contract import Operator
+
+    if isinstance(found, Operator):
+        return replace(found, name=name, origin=origin)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        raise InputError(f"operator {name!r} is no torch.nn.Module class; give a class (B, N, C) -> (B, N, C)")
+    required = [
+        p.name
+        for p in list(inspect.signature(found.__init__).parameters.values())[1:]
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    if required[:3] != ["dim", "num_heads", "grid"][: len(required)] or len(required) > 3:
+        raise InputError(
+            f"{name}: __init__ requires ({', '.join(required)}); it must take (dim, num_heads, grid), other arguments with defaults"
+        )
+    title = (inspect.getdoc(found) or found.__name__).splitlines()[0]
+    return Operator(name=name, title=title, module=found, source=origin, formula="", time_order="", memory_order="", origin=origin)

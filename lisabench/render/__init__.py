@@ -1,0 +1,1 @@
+"""Records as text and pictures, one format a file. Never imports torch."""

@@ -1,0 +1,176 @@
+"""Records as a table for a terminal, and the fitted growth laws in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from lisabench import units
+from lisabench.analysis.crossover import find_crossover
+from lisabench.analysis.scaling import FitError, PowerLaw, fit_power_law
+from lisabench.journal import Record
+from lisabench.results import CURVE, WORKLOAD, Run, curves, samples_by_tokens
+
+# What the closing lines fit: word, column, and the verbs of a crossover's sentence.
+FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic"}
+_STANDARD = {"scope": "mixing", "compiled": False}
+
+
+def results_table(run: Run) -> Table:
+    """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest in bold."""
+    varying = _varying(run.records)
+    table = _table(_heading(run.records, varying))
+    for name, justify in (("tokens", "right"), *((n, "right") for n in varying), ("operator", "left"), ("time", "right"), ("±", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    ratio = f"/ {run.label(run.baseline)}" if run.baseline else ""
+    for name in (*([ratio] if ratio else []), "memory", "FLOP"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in _workloads(run.records):
+        medians = {r["op"]: r["latency_s"]["median"] for r in group if r["status"] == "ok"}
+        best = min(medians.values(), default=None)
+        for position, record in enumerate(sorted(group, key=lambda r: (medians.get(r["op"], float("inf")), r["op"]))):
+            where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 else [""] * (1 + len(varying))
+            cells = _figures(record, medians.get(run.baseline or ""), with_ratio=bool(ratio))
+            style = "bold" if best is not None and medians.get(record["op"]) == best and len(group) > 1 else ""
+            table.add_row(*where, run.label(record["op"]), *cells, style=style, end_section=position == len(group) - 1)
+    return table
+
+
+def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The cells of a plan with their predicted FLOPs and bytes."""
+    table = _table(f"{len(rows)} cells, in the order in which they run")
+    for name in ("tokens", "grid", "batch", "mode", "dtype", "operator", "FLOP", "memory"):
+        table.add_column(name, justify="left" if name in ("operator", "mode", "dtype") else "right", no_wrap=True)
+    for row in rows:
+        grid = f"{row['height']}x{row['width']}"
+        predicted = units.flops(row["predicted_flops"]), units.size_in_bytes(row["predicted_bytes"])
+        table.add_row(f"{row['tokens']:,}", grid, str(row["batch"]), row["mode"], row["dtype"], row["op"], *predicted)
+    return table
+
+
+def fits_text(run: Run) -> list[Text]:
+    """Each operator's fitted exponents over tokens, and its crossover with the baseline, curve by curve."""
+    lines: list[Text] = []
+    found = curves(run.records)
+    for key, by_op in found.items():
+        laws = {op: {word: _law(records, column) for word, column in FITTED.items()} for op, records in by_op.items()}
+        if not any(law for fits in laws.values() for law in fits.values()):
+            continue
+        if len(found) > 1:
+            lines.append(
+                Text(
+                    ", ".join(f"{name} {value}" for name, value in zip(CURVE, key, strict=True) if name in _varying(run.records)),
+                    style="bold",
+                )
+            )
+        width = max(len(run.label(op)) for op in by_op)
+        for op, fits in laws.items():
+            parts = [f"{word} ~ N^{_exponent(law)}" for word, law in fits.items() if law]
+            if parts:
+                lines.append(Text(f"{run.label(op):<{width}}  {'   '.join(parts)}"))
+        for op in by_op:
+            if run.baseline in by_op and op != run.baseline:
+                lines += [Text(sentence) for sentence in _crossovers(run, by_op[op], by_op[run.baseline or ""])]
+    if lines:
+        lines.insert(0, Text("growth, t = t0 + c N^p, with 95% intervals:", style="bold"))
+    return lines
+
+
+def _law(records: Sequence[Record], column: str) -> PowerLaw | None:
+    samples = samples_by_tokens(records, column)
+    values = _medians(samples)
+    try:
+        noisy = column.startswith("latency")
+        return fit_power_law(list(values), list(values.values()), samples=list(samples.values()) if noisy else None)
+    except FitError:
+        return None
+
+
+def _medians(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:
+    import numpy as np
+
+    return {tokens: float(np.median(values)) for tokens, values in samples.items()}
+
+
+def _exponent(law: PowerLaw) -> str:
+    if law.ci_high - law.ci_low < 0.005:
+        return f"{law.exponent:.2f}"
+    return f"{law.exponent:.2f} ({law.ci_low:.2f} to {law.ci_high:.2f})"
+
+
+def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) -> list[str]:
+    found = []
+    for word, column in FITTED.items():
+        try:
+            crossing = find_crossover(samples_by_tokens(ours, column), samples_by_tokens(baseline, column))
+        except FitError:
+            continue
+        found.append(f"{word}: {crossing.sentence(run.label(ours[0]['op']), run.label(baseline[0]['op']), quantity=word)}")
+    return found
+
+
+def _figures(record: Record, baseline: float | None, *, with_ratio: bool) -> list[str]:
+    if record["status"] != "ok":
+        words = [record["status"], "", *([""] if with_ratio else []), "", ""]
+        return words
+    latency, memory, flops = record["latency_s"], record["memory_bytes"], record["flops"]
+    ratio = f"{latency['median'] / baseline:.2f}x" if baseline else units.MISSING
+    return [
+        units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
+        units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
+        *([ratio] if with_ratio else []),
+        units.size_in_bytes(memory["transient"]),
+        units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
+    ]
+
+
+def notes(run: Run) -> list[Text]:
+    """What a reader must know beside the table: failures with their reasons, warnings, and where a figure is a reconstruction."""
+    lines = []
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for record in run.records:
+        if record["status"] != "ok":
+            reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(_tokens(record))
+    for (what, why), where in reasons.items():
+        lines.append(Text(f"{what} at {', '.join(where)} tokens: {why}"))
+    warned = sorted({warning.partition(":")[0] for r in run.records if r["latency_s"] for warning in r["latency_s"]["warnings"]})
+    if warned:
+        count = sum(bool(r["latency_s"] and r["latency_s"]["warnings"]) for r in run.records)
+        lines.append(Text(f"* {count} cells carry warnings ({'; '.join(warned)}): see latency_s.warnings in results.csv"))
+    return lines
+
+
+def _tokens(record: Record) -> str:
+    return f"{record['tokens']:,}"
+
+
+def _workloads(records: Iterable[Record]) -> list[list[Record]]:
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(record[name] for name in WORKLOAD), []).append(record)
+    return sorted(groups.values(), key=lambda group: [group[0][name] for name in ("tokens", "batch", "mode", "dtype", "dim")])
+
+
+def _varying(records: Sequence[Record]) -> list[str]:
+    """The fields beside tokens in which the workloads differ, and which the table must therefore name."""
+    names = [name for name in CURVE if len({record[name] for record in records}) > 1]
+    grids = {record["tokens"]: (record["height"], record["width"]) for record in records}
+    return names + (["height", "width"] if any((r["height"], r["width"]) != grids[r["tokens"]] for r in records) else [])
+
+
+def _heading(records: Sequence[Record], varying: Sequence[str]) -> str:
+    if not records:
+        return "no records"
+    first = records[0]
+    words = [f"{name} {first[name]}" if name in ("batch", "dim", "heads") else str(first[name]) for name in CURVE if name not in varying]
+    return " · ".join(word for word in words if word not in ("True", "False")) + ("" if not first["compiled"] else " · compiled")
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )

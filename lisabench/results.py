@@ -1,0 +1,125 @@
+"""Records as a table: one row a cell, a column for every field, nested fields with a dot (`latency_s.median`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lisabench.journal import Record, read_environments, read_plan, read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Fixed fields of a workload; rows that agree in them are measured under equal conditions, but for the operator.
+WORKLOAD = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch", "height", "width", "tokens")
+# What all points of a curve over tokens share.
+CURVE = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch")
+FIGURES = {
+    "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "stopped_by"),
+    "memory_bytes": ("inputs", "parameters", "transient", "saved", "peak", "reserved"),
+    "flops": ("analytic", "fvcore", "torch", "coverage"),
+}
+UNITS = {"latency_s": "seconds a call", "memory_bytes": "bytes", "flops": "FLOPs a call, a multiply-add is 2", "energy_j": "joules a call"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as it was read from disk."""
+
+    path: Path
+    plan: dict[str, Any]
+    records: list[Record]
+    environments: dict[str, Any]
+
+    @property
+    def baseline(self) -> str | None:
+        found: str | None = self.plan.get("baseline")
+        return found
+
+    def label(self, op: str) -> str:
+        """The operator with the options that were given for it: 'lisa (engine=fft)'."""
+        given = self.plan.get("operators", {}).get(op, {}).get("given", {})
+        name = op.rpartition(":")[2] if ".py:" in op else op
+        return f"{name} ({', '.join(f'{k}={v}' for k, v in given.items())})" if given else name
+
+    def frame(self) -> pd.DataFrame:
+        """One row a record; see `table`."""
+        return table(
+            self.records, labels={record["op"]: self.label(record["op"]) for record in self.records}, environments=self.environments
+        )
+
+
+def read_run(path: Path) -> Run:
+    """Reads a run's folder; InputError where there is none."""
+    records = read_records(path)
+    return Run(path=path, plan=read_plan(path), records=records, environments=read_environments(path))
+
+
+def table(
+    records: Sequence[Record], *, labels: Mapping[str, str] | None = None, environments: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """A row a record. Figures that are absent are NaN; options are JSON text; raw samples stay in the records."""
+    import pandas as pd
+
+    rows = [dict(_flat(record, labels or {}, environments or {})) for record in records]
+    frame = pd.DataFrame(rows)
+    for group, names in FIGURES.items():
+        for name in names:
+            column = f"{group}.{name}"
+            if column not in frame:
+                frame[column] = None
+            if name != "stopped_by":
+                frame[column] = pd.to_numeric(frame[column])
+    return frame
+
+
+def _flat(record: Record, labels: Mapping[str, str], environments: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    environment = environments.get(record["environment"] or "", {})
+    yield "label", labels.get(record["op"], record["op"])
+    yield "device_name", _device_words(environment, record["device"])
+    for name, value in record.items():
+        if name in FIGURES:
+            figures = value or {}
+            yield from ((f"{name}.{part}", figures.get(part)) for part in FIGURES[name])
+            if name == "latency_s":
+                yield "latency_s.samples", len(figures.get("samples", ()))
+                yield "latency_s.warnings", "; ".join(figures.get("warnings", ()))
+        elif isinstance(value, (dict, list)):
+            yield name, json.dumps(value, sort_keys=True)
+        else:
+            yield name, value
+
+
+def _device_words(environment: Mapping[str, Any], device: str) -> str:
+    """'AMD EPYC, 2 threads' or the GPU's name; the bare device where nothing was measured."""
+    if not environment:
+        return device
+    threads = environment.get("cpu", {}).get("threads")
+    name = str(environment["device_name"])
+    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if device == "cpu" else name
+
+
+def samples_by_tokens(records: Iterable[Record], figure: str) -> dict[int, list[float]]:
+    """tokens -> raw samples of the finished records of one curve; `figure` is a column such as `latency_s.median`.
+
+    Latency gives its samples; an exact figure gives one number.
+    """
+    group, _, name = figure.partition(".")
+    found: dict[int, list[float]] = {}
+    for record in records:
+        figures = record[group]
+        if record["status"] == "ok" and figures and figures[name] is not None:
+            found[record["tokens"]] = figures["samples"] if group == "latency_s" else [float(figures[name])]
+    return found
+
+
+def curves(records: Iterable[Record]) -> dict[tuple[Any, ...], dict[str, list[Record]]]:
+    """Records by curve: the fields of CURVE -> operator -> records in order of tokens."""
+    found: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
+    for record in sorted(records, key=lambda r: r["tokens"]):
+        key = tuple(record[name] for name in CURVE)
+        found.setdefault(key, {}).setdefault(record["op"], []).append(record)
+    return found

@@ -1,0 +1,202 @@
+"""Measures one cell, in the process that holds the device: builds the operator, checks it, times it, counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lisabench import registry
+from lisabench.contract import Operator
+from lisabench.measure import flops, memory, numerics
+from lisabench.measure.environment import available_memory
+from lisabench.measure.latency import Limits, Progress, measure_latency
+from lisabench.sweep import Cell
+from lisabench.workload import seeded_input
+
+MEMORY_SHARE = 0.9
+NO_REFERENCE = "the operator states no reference: its result is not checked"
+
+
+class WrongResultError(Exception):
+    """The operator's output differs from its reference by more than rounding explains."""
+
+
+class TooLargeError(Exception):
+    """The cell would not fit the memory that is free."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed: `function(*inputs)`, and for training its backward as well.
+
+    `prepared` are the tensors that mix takes, whatever the scope; `checked` is false where no reference can be held
+    against the function.
+    """
+
+    operator: Operator
+    module: nn.Module
+    cell: Cell
+    x: Tensor
+    inputs: tuple[Tensor, ...]
+    function: Callable[..., Tensor]
+
+    @property
+    def trains(self) -> bool:
+        return self.cell.workload.mode == "train"
+
+    def leaves(self) -> list[Tensor]:
+        """The tensors that a backward gives gradients for: the inputs, and the parameters that the function uses."""
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        with torch.enable_grad():
+            out = self.function(*self.inputs)
+            found = torch.autograd.grad(out.sum(), [*self.inputs, *parameters], allow_unused=True)
+        return [t for t, gradient in zip([*self.inputs, *parameters], found, strict=True) if gradient is not None]
+
+    def call(self, function: Callable[..., Tensor] | None = None) -> Callable[[], Any]:
+        """A call without arguments that does what is timed."""
+        function = function or self.function
+        inputs = self.inputs
+        if not self.trains:
+            return torch.no_grad()(partial(function, *inputs))
+        leaves, gradient = self.leaves(), torch.ones_like(self.first_output())
+
+        def forward_and_backward() -> Sequence[Tensor]:
+            return torch.autograd.grad(function(*inputs), leaves, gradient)
+
+        return forward_and_backward
+
+    def first_output(self) -> Tensor:
+        with torch.no_grad():
+            return self.function(*self.inputs)
+
+
+def build(cell: Cell, seed: int) -> Subject:
+    """The operator of a cell with seeded weights and inputs on its device."""
+    workload = cell.workload
+    operator = registry.load(cell.op)
+    torch.manual_seed(seed)
+    module: Any = operator.build(workload, cell.options).to(device=workload.device, dtype=workload.torch_dtype)
+    module.train(workload.mode == "train")
+    x = seeded_input(workload, seed)
+    mixing = workload.scope == "mixing" and hasattr(module, "mix")
+    inputs: tuple[Tensor, ...] = (x,)
+    if mixing and hasattr(module, "prepare"):
+        with torch.no_grad():
+            prepared = module.prepare(x)
+            inputs = tuple(prepared) if isinstance(prepared, (tuple, list)) else (prepared,)
+    if workload.mode == "train":
+        inputs = tuple(t.detach().contiguous().requires_grad_(t.is_floating_point()) for t in inputs)
+    return Subject(operator=operator, module=module, cell=cell, x=x, inputs=inputs, function=module.mix if mixing else module)
+
+
+def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """The measured fields of a record. What goes wrong is raised: the worker makes a status of it."""
+    _fits(cell)
+    progress("building", None)
+    subject = build(cell, seed)
+    output = subject.first_output()
+    _check_shape(subject, output)
+    error, absent = _check_numbers(subject, output)
+    standing = [*subject.inputs, *subject.module.parameters(), *subject.module.buffers()]
+    function = torch.compile(subject.function) if cell.workload.compiled else None
+    device = cell.workload.device
+    latency = measure_latency(subject.call(function), device=device, limits=limits, progress=progress)
+    progress("counting", latency.median)
+    trace = memory.trace_call(subject.call(function), device=device)
+    saved = None
+    if subject.trains:
+        saved = memory.saved_bytes(lambda: subject.function(*subject.inputs), standing=standing)
+    else:
+        absent["memory_bytes.saved"] = "a forward pass without gradients keeps nothing"
+    if trace.reserved_bytes is None:
+        absent["memory_bytes.reserved"] = "a CPU has no reserving allocator"
+    inputs, parameters = memory.bytes_of(subject.inputs), memory.bytes_of([*subject.module.parameters(), *subject.module.buffers()])
+    absent["energy_j"] = "not measured by this version"
+    counted, why = _count(subject)
+    return {
+        "latency_s": latency.record(),
+        "memory_bytes": {
+            "inputs": inputs,
+            "parameters": parameters,
+            "transient": trace.transient_bytes,
+            "saved": saved,
+            "peak": inputs + parameters + trace.transient_bytes,
+            "reserved": trace.reserved_bytes,
+        },
+        "flops": counted,
+        "relative_error": error,
+        "backend": subject.operator.backend(trace.ran),
+        "absent": absent | why,
+    }
+
+
+def _fits(cell: Cell) -> None:
+    """Refuses a CPU cell whose predicted bytes are not free; a GPU's allocator says so itself, and harms nothing."""
+    if cell.workload.device != "cpu" or cell.bytes_needed is None:
+        return
+    free = available_memory()
+    if cell.bytes_needed > MEMORY_SHARE * free:
+        raise TooLargeError(f"predicted to need {cell.bytes_needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
+
+
+def _check_shape(subject: Subject, output: Any) -> None:
+    workload = subject.cell.workload
+    if not isinstance(output, Tensor):
+        raise TypeError(f"forward gave {type(output).__name__}; an operator gives a tensor (batch, tokens, dim)")
+    want = (workload.batch, workload.tokens, workload.dim)
+    if subject.function is subject.module and tuple(output.shape) != want:
+        raise ValueError(f"forward gave shape {tuple(output.shape)}; an operator gives (batch, tokens, dim) = {want}")
+    if not torch.isfinite(output).all():
+        raise WrongResultError("the output is not finite")
+
+
+def _check_numbers(subject: Subject, output: Tensor) -> tuple[float | None, dict[str, str]]:
+    reference = subject.operator.reference
+    if reference is None:
+        return None, {"relative_error": NO_REFERENCE}
+    whole_layer = subject.function is subject.module
+
+    def expected(module: Any, rows: Tensor, picked: list[int]) -> Tensor:
+        if not whole_layer:
+            return reference(module, *(t.detach()[picked].double() for t in subject.inputs), rows=rows)
+        prepared = module.prepare(subject.x[picked].double()) if hasattr(module, "prepare") else (subject.x[picked].double(),)
+        mixed = reference(module, *prepared, rows=rows)
+        return module.finish(mixed) if hasattr(module, "finish") else mixed
+
+    error = numerics.relative_error(expected, subject.module, output)
+    tolerance = numerics.TOLERANCES[subject.cell.workload.dtype]
+    if not error <= tolerance:
+        raise WrongResultError(
+            f"relative error {error:.1e} against the float64 reference, more than {tolerance:.0e} for {subject.cell.workload.dtype}"
+        )
+    return error, {}
+
+
+def _count(subject: Subject) -> tuple[dict[str, Any], dict[str, str]]:
+    """Analytic and counted FLOPs, and why one is absent or falls short."""
+    cell, absent = subject.cell, {}
+    analytic = cell.flops
+    if analytic is None:
+        absent["flops.analytic"] = "the operator states no cost"
+    by_torch, counted_in = flops.count_torch(subject.call())
+    by_fvcore = None
+    if subject.trains:
+        absent["flops.fvcore"] = "fvcore sees no backward pass"
+    else:
+        try:
+            by_fvcore = flops.count_fvcore(subject.module, subject.function, subject.inputs)
+        except Exception as error:  # fvcore traces through torch.jit, which not every module survives
+            absent["flops.fvcore"] = f"fvcore cannot trace it: {type(error).__name__}"
+    coverage = by_torch / analytic if analytic else None
+    if coverage is None:
+        absent["flops.coverage"] = "nothing to compare with: the operator states no cost"
+    elif abs(coverage - 1) > flops.AGREE_WITHIN:
+        absent["flops.coverage"] = (
+            f"torch counts {100 * coverage:.1f}% of the analytic figure, in {', '.join(sorted(counted_in)) or 'nothing'}"
+        )
+    return {"analytic": analytic, "fvcore": by_fvcore, "torch": by_torch, "coverage": coverage}, absent

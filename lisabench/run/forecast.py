@@ -1,0 +1,50 @@
+"""What the next cell will take, from the cells before it."""
+
+from __future__ import annotations
+
+from lisabench.journal import Record
+from lisabench.measure.latency import MINIMUM_BLOCKS, Limits
+from lisabench.sweep import Cell
+
+OVERHEAD_SECONDS = 0.3
+AUDIT_CALLS = 5  # the first output, a trace of memory, two FLOP counts, and one to spare
+
+
+class Forecast:
+    """Seconds that a cell will take, by the measured cell of the same operator that is nearest below in FLOPs."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._seen: dict[str, list[tuple[float, float]]] = {}
+
+    def learn(self, cell: Cell, record: Record) -> None:
+        """Takes in a measured record; others tell nothing."""
+        if record["status"] == "ok" and record["latency_s"]:
+            self._seen.setdefault(self._kind(cell), []).append((self._work(cell), record["latency_s"]["median"]))
+
+    def call_seconds(self, cell: Cell) -> float | None:
+        """Seconds of one call, None without anything to go by. Time is taken to grow as FLOPs do, or as N^2 where these are unknown."""
+        seen = self._seen.get(self._kind(cell))
+        if not seen:
+            return None
+        work = self._work(cell)
+        below = [pair for pair in seen if pair[0] <= work] or seen
+        known, seconds = max(below)
+        return seconds * max(1.0, work / known)
+
+    def cell_seconds(self, cell: Cell) -> float | None:
+        """Seconds of the whole cell: warm-up, samples and audits."""
+        call = self.call_seconds(cell)
+        if call is None:
+            return None
+        sampling = max(self.limits.seconds, (MINIMUM_BLOCKS + 1) * call)
+        return OVERHEAD_SECONDS + self.limits.warmup_seconds + sampling + (AUDIT_CALLS + 1) * call
+
+    @staticmethod
+    def _kind(cell: Cell) -> str:
+        workload = cell.workload
+        return repr((cell.op, sorted(cell.options.items(), key=str), workload.scope, workload.dtype, workload.device, workload.compiled))
+
+    @staticmethod
+    def _work(cell: Cell) -> float:
+        return cell.flops or float(cell.workload.batch * cell.workload.tokens**2)

@@ -1,0 +1,163 @@
+"""Starts, asks and kills one worker process on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lisabench.errors import LisaBenchError
+from lisabench.sweep import Cell
+
+START_SECONDS = 120.0
+Progress = Callable[[str, float | None], None]
+
+
+class WorkerFailedError(LisaBenchError):
+    """The worker could not be started."""
+
+
+class Worker:
+    """One worker process, started at the first use and again after it was killed or died.
+
+    `OMP_WAIT_POLICY=PASSIVE` is set before torch is imported there: OpenMP threads that spin beside a busy neighbour
+    snap times to whole scheduler slices.
+    """
+
+    def __init__(self, *, device: str, threads: int | None) -> None:
+        self.device, self.threads = device, threads
+        self.environment: dict[str, Any] = {}
+        self.environment_hash = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Connection | None = None
+        self._lifeline: int | None = None
+        self._output: Any = None
+
+    def start(self) -> None:
+        """Starts the process without waiting for it."""
+        if self._process is not None:
+            return
+        ours, theirs = Pipe()
+        lifeline_theirs, self._lifeline = os.pipe()
+        settings = json.dumps({"device": self.device, "threads": self.threads, "parent": os.getpid()})
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what an operator prints; its last line tells of a crash
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lisabench.run.worker", str(theirs.fileno()), str(lifeline_theirs), settings],
+            pass_fds=(theirs.fileno(), lifeline_theirs),
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the worker
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"},
+        )
+        theirs.close()
+        os.close(lifeline_theirs)
+        self._channel = ours
+
+    def ready(self) -> None:
+        """Starts the process where needed and waits until it can measure."""
+        self.start()
+        if self.environment_hash:
+            return
+        message = self._receive(time.monotonic() + START_SECONDS)
+        if message is None or message.get("event") != "ready":
+            how = self._death() if message is None else "it did not start"
+            raise WorkerFailedError(f"the measuring process failed at its start ({how}); try `python -c 'import torch'`")
+        self.environment, self.environment_hash = message["environment"], message["hash"]
+
+    def measure(self, cell: Cell, *, limits: dict[str, float], seed: int, timeout: float, progress: Progress) -> dict[str, Any]:
+        """What the record of this cell says; a hung worker is killed at `timeout` seconds, a dead one told of."""
+        task = {
+            "op": cell.op,
+            "options": cell.options,
+            "digest": cell.digest,
+            "limits": limits,
+            "seed": seed,
+        } | cell.workload.record_fields()
+        return self._ask({"do": "measure"} | task, timeout=timeout, progress=progress)
+
+    def peaks(self) -> dict[str, float]:
+        """The device's measured peaks: FLOP/s of a large product, bytes/s of a copy."""
+        result = self._ask({"do": "peaks"}, timeout=START_SECONDS, progress=lambda *_: None)
+        if "status" in result:
+            raise WorkerFailedError(f"the peaks could not be measured: {result['reason']}")
+        return result
+
+    def _ask(self, task: dict[str, Any], *, timeout: float, progress: Progress) -> dict[str, Any]:
+        self.ready()
+        assert self._channel is not None
+        deadline = time.monotonic() + timeout
+        try:
+            self._channel.send_bytes(json.dumps(task).encode())
+            while message := self._receive(deadline):
+                if message["event"] == "result":
+                    result: dict[str, Any] = message["result"]
+                    return result
+                progress(message["phase"], message["seconds"])
+        except OSError:
+            pass  # the process is gone: told below
+        if time.monotonic() >= deadline and self._process is not None and self._process.poll() is None:
+            self.kill()
+            return {"status": "timeout", "reason": f"over the time limit of {timeout:.3g} s; a larger --cell-timeout lets it go on"}
+        return {"status": "crash", "reason": self._death()}
+
+    def kill(self) -> None:
+        """Ends the process and its children at once; the next use starts a new one."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        self.environment_hash = ""
+        if self._channel is not None:
+            self._channel.close()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+        self._output.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def _receive(self, deadline: float) -> dict[str, Any] | None:
+        """The next message; None at the deadline or when the process is gone."""
+        assert self._channel is not None
+        try:
+            if not self._channel.poll(max(0.0, deadline - time.monotonic())):
+                return None
+            message: dict[str, Any] = json.loads(self._channel.recv_bytes())
+            return message
+        except (EOFError, OSError):
+            return None
+
+    def _death(self) -> str:
+        """How the process ended, and the last line that it printed; clears it away."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = None
+        self._output.seek(0)
+        printed = self._output.read().decode(errors="replace").strip().splitlines()
+        self.kill()
+        if code is None:
+            how = "the process closed its channel"
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+            how = f"the process was killed by {name}" + (", perhaps by the system for want of memory" if name == "SIGKILL" else "")
+        else:
+            how = f"the process ended with exit code {code}"
+        return f"{how}; it last printed: {printed[-1][:200]}" if printed else how

@@ -1,0 +1,59 @@
+"""Linear attention with the feature map elu + 1.
+
+    phi(x) = elu(x) + 1        y_i = phi(q_i) (sum_j phi(k_j)^T v_j) / phi(q_i) . sum_j phi(k_j)
+
+The sums over tokens are carried in float32: in half precision they overflow at a few thousand tokens, which is the
+fault of the reference code under mixed precision.
+
+Source: Katharopoulos et al., Transformers are RNNs, ICML 2020, eq. 5 to 7; code: idiap/fast-transformers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+
+
+class Linear(MultiHeadMixer):
+    """Multi-head linear attention: (B, N, C) -> (B, N, C)."""
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        dtype, wide = value.dtype, torch.promote_types(value.dtype, torch.float32)
+        query, key = F.elu(query.to(wide)) + 1, F.elu(key.to(wide)) + 1
+        context = key.transpose(-1, -2) @ value.to(wide)  # (B, h, d_k, d_v)
+        normaliser = query @ key.sum(dim=-2).unsqueeze(-1)  # (B, h, N, 1)
+        return (query @ context / normaliser).to(dtype)
+
+
+def dense_reference(module: Linear, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
+    weights = (F.elu(query[:, :, rows]) + 1) @ (F.elu(key) + 1).transpose(-1, -2)  # (B, h, rows, N)
+    return weights / weights.sum(dim=-1, keepdim=True) @ value
+
+
+def cost(workload: Workload, *, key_dim: int | None) -> Cost:
+    d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
+    per_token = workload.batch * workload.heads * workload.tokens
+    wide = max(4, workload.item_bytes)
+    return Cost(
+        mix_flops=2.0 * per_token * (2 * d_k * d_v + d_k),
+        projection_flops=projection_flops(workload, d_k),
+        transient_bytes=per_token * (2.0 * d_k + 2 * d_v) * wide,
+        saved_bytes=per_token * (4.0 * d_k + d_v + 1) * wide,
+        traffic_bytes=per_token * 2.0 * (d_k + d_v) * workload.item_bytes,
+    )
+
+
+OPERATOR = Operator(
+    name="linear",
+    title="Linear attention, elu + 1",
+    module=Linear,
+    source="Katharopoulos et al., ICML 2020, eq. 5 to 7",
+    formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K), phi = elu + 1",
+    time_order="N C d",
+    memory_order="N C",
+    cost=cost,
+    reference=dense_reference,
+)

@@ -1,0 +1,279 @@
+"""LiSA: lightweight structure-aware attention, log-linear in the number of tokens.
+
+A reconstruction from the abstract of *Lightweight Structure-Aware Attention for Visual Understanding* (Kwon, Castro,
+Marin-Jimenez, Guil, Alahari; arXiv 2211.16289; IJCV, doi 10.1007/s11263-025-02475-7): the authors' code is not public
+and the paper's equations were not at hand. What is kept: relative position embeddings as multiplicative weights that
+make the kernel sensitive to structural patterns, evaluated with FFTs.
+
+With D(i,j) = pos(j) - pos(i) on an H x W grid, R patterns, tables P (kernel) and G (context):
+
+    s[i,r]     = sum_j (q_i . k_j) P_r[D(i,j)]    structural pattern r seen from query i    = q_i . (P_r (*) k)_i
+    kappa[i,j] = sum_r s[i,r] G_r[D(i,j)]         the transformed attention kernel
+    y_i        = sum_j kappa[i,j] v_j                                             = sum_r s[i,r] (G_r (*) v)_i
+
+The engines, and how they work, stand in `_lisa_engines.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lisabench.operators._lisa_engines import by_fft, dense, offset_index, pattern_spectra, table_shape, transform_shape
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, fft_flops, projection_flops
+
+BOUNDARIES = ("zero", "periodic")
+ENGINES = ("auto", "fft", "dense")
+# Up to here the N x N products beat the FFTs on CPUs (benchmarks/lisa_engines.py: 1 and 2 threads, batch 1 and 8).
+DENSE_UP_TO_TOKENS = 400
+
+
+def lisa_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_patterns: Tensor,
+    context_patterns: Tensor,
+    *,
+    grid: tuple[int, int],
+    boundary: str = "zero",
+    engine: str = "auto",
+) -> Tensor:
+    """Structure-aware attention on a grid: (B, h, N, d_v), in the dtype of value.
+
+    query, key: (B, h, N, d_k), taken as they come (the module normalises them, this function does not).
+    value: (B, h, N, d_v). grid: (H, W) with H * W = N, any H, W >= 1; H = 1 is the 1-D case.
+    kernel_patterns, context_patterns: (h, R, 2H-1, 2W-1); entry [h, r, dy + H-1, dx + W-1] is the weight at offset
+    (dy, dx) = pos(j) - pos(i). With boundary "periodic" offsets are taken modulo (H, W) and the tables are (h, R, H, W).
+    engine: "fft", "dense", or "auto", which takes the faster for the shape.
+
+    All five tensors share dtype and device. Half precision is computed in float32: no bfloat16 FFT exists, and sums
+    over many tokens overflow float16.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not go together, or an unknown boundary or engine.
+    """
+    grid = _checked(query, key, value, kernel_patterns, context_patterns, grid, boundary, engine)
+    dtype = value.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
+    if choose_engine(grid, engine) == "dense":
+        return dense(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
+    spectra = tuple(pattern_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
+    return by_fft(query, key, value, *spectra, grid, boundary).to(dtype)
+
+
+def choose_engine(grid: Grid, engine: str = "auto") -> str:
+    """The engine that "auto" means for this grid; any other is itself."""
+    return engine if engine != "auto" else "dense" if grid.tokens <= DENSE_UP_TO_TOKENS else "fft"
+
+
+# --- module ----------------------------------------------------------------------------------------------------------
+
+
+class LiSA(MultiHeadMixer):
+    """LiSA with its projections: (B, N, C) -> (B, N, C).
+
+    prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
+    mix: `lisa_attention`. finish: LayerNorm over C, linear out. The tables start as N(0, 0.02^2).
+    In evaluation without gradients the spectra of the tables are kept, and dropped when the tables change.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        grid: tuple[int, int],
+        *,
+        patterns: int = 4,
+        key_dim: int | None = None,
+        boundary: str = "zero",
+        engine: str = "auto",
+    ) -> None:
+        super().__init__(dim, num_heads, grid, key_dim=key_dim)
+        _one_of("boundary", boundary, BOUNDARIES)
+        _one_of("engine", engine, ENGINES)
+        if patterns < 1:
+            raise ValueError(f"patterns must be 1 or more, got {patterns}")
+        self.boundary, self.engine = boundary, engine
+        shape = table_shape(self.grid, boundary)
+        self.kernel_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
+        self.context_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
+        self.norm = nn.LayerNorm(dim)
+        self._kept: tuple[Any, tuple[Tensor, Tensor], tuple[Tensor, ...]] | None = None
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        query, key, value = super().prepare(x)
+        return F.normalize(query, dim=-1).to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
+        options = {"grid": self.grid, "boundary": self.boundary, "engine": self.engine}
+        if self.training or torch.is_grad_enabled() or choose_engine(self.grid, self.engine) != "fft":
+            return lisa_attention(query, key, value, *tables, **options)
+        _checked(query, key, value, *tables, *options.values())
+        wide = torch.promote_types(value.dtype, torch.float32)
+        mixed = by_fft(query.to(wide), key.to(wide), value.to(wide), *self._spectra(wide), self.grid, self.boundary)
+        return mixed.to(value.dtype)
+
+    def finish(self, y: Tensor) -> Tensor:
+        merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
+        return merged
+
+    def _spectra(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        tables = (self.kernel_patterns, self.context_patterns)
+        state = (dtype, *((table.data_ptr(), table.device, table._version) for table in tables))
+        # Writing through `.data` leaves no trace in the version; on a CPU the comparison of contents costs next to nothing,
+        # on a GPU it would wait for the device.
+        if self._kept is not None and self._kept[0] == state and (tables[0].is_cuda or all(map(torch.equal, tables, self._kept[1]))):
+            return self._kept[2]
+        spectra = tuple(pattern_spectra(table.to(dtype), self.grid, self.boundary) for table in tables)
+        self._kept = (state, (tables[0].detach().clone(), tables[1].detach().clone()), spectra)
+        return spectra
+
+    def resize(self, grid: tuple[int, int]) -> None:
+        """Carries the tables over to another grid, so that a trained model can change its resolution.
+
+        An offset keeps its share of the image: (dy, dx) on the new grid takes the weight of (dy H/H', dx W/W') on the
+        old one, by linear interpolation, at the rim the nearest. The parameters are replaced: make an optimiser anew.
+        """
+        old, self.grid, self._kept = self.grid, Grid(*grid), None
+        for name in ("kernel_patterns", "context_patterns"):
+            table = getattr(self, name).detach()
+            rows, columns = (_interpolation(old[axis], self.grid[axis], self.boundary).to(table) for axis in (0, 1))
+            setattr(self, name, nn.Parameter(rows @ table @ columns.T))
+
+
+def _interpolation(old: int, new: int, boundary: str) -> Tensor:
+    """The matrix that takes a table's axis for `old` positions to one for `new` positions."""
+    if boundary == "periodic":
+        at = torch.arange(new, dtype=torch.float64) * old / new
+        below = at.floor().long()
+        size, above = old, (below + 1) % old
+    else:
+        at = (torch.arange(1 - new, new, dtype=torch.float64) * old / new + old - 1).clamp(0, 2 * old - 2)
+        below = at.floor().long()
+        size, above = 2 * old - 1, (below + 1).clamp(max=2 * old - 2)
+    matrix = torch.zeros(len(at), size, dtype=torch.float64)
+    share = at - below
+    matrix.scatter_add_(1, below[:, None], (1 - share)[:, None])
+    matrix.scatter_add_(1, above[:, None], share[:, None])
+    return matrix
+
+
+# --- what is valid, and the description ------------------------------------------------------------------------------
+
+
+def _one_of(name: str, given: str, valid: tuple[str, ...]) -> None:
+    if given not in valid:
+        raise ValueError(f"{name} got {given!r}; valid: {', '.join(valid)}")
+
+
+def _checked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_patterns: Tensor,
+    context_patterns: Tensor,
+    grid: tuple[int, int],
+    boundary: str,
+    engine: str,
+) -> Grid:
+    _one_of("boundary", boundary, BOUNDARIES)
+    _one_of("engine", engine, ENGINES)
+    grid = Grid(*grid)
+    if min(grid) < 1:
+        raise ValueError(f"grid got {tuple(grid)}; height and width must be 1 or more")
+    if query.ndim != 4:
+        raise ValueError(f"query got shape {tuple(query.shape)}; valid: (batch, heads, tokens, channels)")
+    batch, heads, tokens = query.shape[:3]
+    if tokens != grid.tokens:
+        raise ValueError(f"grid got {tuple(grid)}, which makes {grid.tokens} tokens; query has {tokens}")
+    if key.shape != query.shape:
+        raise ValueError(f"key got shape {tuple(key.shape)}; valid: that of query, {tuple(query.shape)}")
+    if value.ndim != 4 or value.shape[:3] != query.shape[:3]:
+        raise ValueError(f"value got shape {tuple(value.shape)}; valid: ({batch}, {heads}, {tokens}, channels)")
+    valid = (heads, *table_shape(grid, boundary))
+    for name, table in (("kernel_patterns", kernel_patterns), ("context_patterns", context_patterns)):
+        if table.ndim != 4 or (table.shape[0], *table.shape[2:]) != valid or table.shape[1] != kernel_patterns.shape[1]:
+            shape = f"({heads}, patterns, {valid[1]}, {valid[2]})"
+            raise ValueError(
+                f"{name} got shape {tuple(table.shape)}; valid for boundary {boundary!r} on grid {tuple(grid)}: {shape}, the same patterns in both"
+            )
+    named = {"key": key, "value": value, "kernel_patterns": kernel_patterns, "context_patterns": context_patterns}
+    for name, tensor in named.items():
+        if tensor.dtype != query.dtype or tensor.device != query.device:
+            raise ValueError(f"{name} got {tensor.dtype} on {tensor.device}; valid: that of query, {query.dtype} on {query.device}")
+    if not query.dtype.is_floating_point:
+        raise ValueError(f"query got {query.dtype}; valid: a floating-point dtype")
+    return grid
+
+
+def dense_reference(module: LiSA, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
+    """The definition, sum by sum, for the queries in `rows`."""
+    offsets = offset_index(module.grid, module.boundary, rows)
+    products = query[:, :, rows] @ key.transpose(-1, -2)
+    kernel = torch.zeros_like(products)
+    for r in range(module.kernel_patterns.shape[1]):
+        seen = (products * module.kernel_patterns[:, r].flatten(1)[:, offsets]).sum(-1, keepdim=True)
+        kernel += seen * module.context_patterns[:, r].flatten(1)[:, offsets]
+    return kernel @ value
+
+
+def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: str, engine: str) -> Cost:
+    """FLOPs and bytes of the engine that runs; the FFTs' backward has full complex transforms where the forward has real ones."""
+    grid, item = workload.grid, max(4, workload.item_bytes)
+    d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
+    planes, tokens = workload.batch * workload.heads, workload.tokens
+    tables = 2 * workload.heads * patterns
+    table_numbers = tables * table_shape(grid, boundary)[0] * table_shape(grid, boundary)[1]
+    traffic = (planes * tokens * 2 * (d_k + d_v) + table_numbers) * workload.item_bytes
+    if choose_engine(grid, engine) == "dense":
+        square = planes * tokens**2
+        weights = 2 * workload.heads * patterns * tokens**2
+        return Cost(
+            mix_flops=2.0 * square * (d_k + d_v + 2 * patterns),
+            projection_flops=projection_flops(workload, d_k),
+            transient_bytes=(weights + 2.0 * square) * item,
+            saved_bytes=(weights + 2.0 * square) * item,
+            traffic_bytes=traffic,
+        )
+    height, width = transform_shape(grid, boundary)
+    half = width // 2 + 1
+    columns = fft_flops(height, half, real=False)
+    one_way = fft_flops(width, grid.height, real=True) + columns  # zero rows skipped
+    table_way = fft_flops(height * width, real=True)
+    channels = patterns * (d_k + d_v)
+    products = 6.0 * planes * channels * height * half
+    sums = 2.0 * planes * channels * tokens
+    # In evaluation the tables' spectra are at hand; in training they are made at every step.
+    spectra = tables * table_way if workload.mode == "train" else 0.0
+    spectrum_bytes = 2.0 * item * planes * height * half * max(d_k, d_v)
+    return Cost(
+        mix_flops=planes * (d_k + d_v + channels) * one_way + products + sums + spectra,
+        mix_backward_flops=planes * (d_k + d_v) * (one_way + fft_flops(width, grid.height, real=True))
+        + planes * channels * one_way
+        + 2 * (products + sums)
+        + tables * fft_flops(height * width, real=False),
+        projection_flops=projection_flops(workload, d_k),
+        transient_bytes=3.5 * spectrum_bytes + planes * tokens * (patterns + d_v) * item,
+        saved_bytes=2 * spectrum_bytes + planes * tokens * (channels + patterns) * item,
+        traffic_bytes=traffic,
+    )
+
+
+OPERATOR = Operator(
+    name="lisa",
+    title="LiSA, lightweight structure-aware attention (a reconstruction from the abstract)",
+    module=LiSA,
+    source="Kwon et al., IJCV, doi 10.1007/s11263-025-02475-7, arXiv 2211.16289; reconstructed from the abstract, not the authors' code",
+    formula="y_i = sum_r (q_i . (P_r (*) k)_i) (G_r (*) v)_i",
+    time_order="N log N (1+R) C",
+    memory_order="N C",
+    cost=cost,
+    reference=dense_reference,
+    backend=lambda ran: "fft" if "aten::_fft_r2c" in ran else "dense",
+)

@@ -1,0 +1,104 @@
+"""Performer: softmax attention estimated with positive orthogonal random features (FAVOR+).
+
+    phi(x) = m^-1/2 [exp(w x^ - |x^|^2 / 2 - max) + eps],   x^ = x / d^(1/4),   w (m x d) in orthogonal blocks
+    y_i    = phi(q_i) (sum_j phi(k_j)^T v_j) / phi(q_i) . sum_j phi(k_j)
+
+The stabilising maximum is taken per token for queries and per head and sample for keys: it cancels in the quotient (up
+to eps), and no sample sees another one of its batch. The features, their exponentials and the sums over tokens are
+float32 also for half-precision input: xformers' favor.py, without the maximum and without eps in the denominator,
+overflows in float16. Rows of w have the norms of Gaussian rows (Choromanski et al., sec. 2.4, unbiased).
+
+Source: Choromanski et al., Rethinking Attention with Performers, ICLR 2021, eq. 5 to 8 and lemma 1; code:
+google-research/performer (fast_attention), lucidrains/performer-pytorch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+
+EPS = 1e-4  # that of the published code
+
+
+class Performer(MultiHeadMixer):
+    """Multi-head FAVOR+ attention: (B, N, C) -> (B, N, C). `features` is m a head; None is d ln d, the published default."""
+
+    weights: Tensor
+
+    def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], *, features: int | None = None, key_dim: int | None = None) -> None:
+        super().__init__(dim, num_heads, grid, key_dim=key_dim)
+        features = default_features(self.key_dim) if features is None else features
+        if features < 1:
+            raise ValueError(f"features must be 1 or more, got {features}")
+        self.register_buffer("weights", orthogonal_features(features, self.key_dim))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        dtype, wide = value.dtype, torch.promote_types(value.dtype, torch.float32)
+        query, key = self.feature_map(query.to(wide), keys=False), self.feature_map(key.to(wide), keys=True)
+        context = key.transpose(-1, -2) @ value.to(wide)  # (B, h, m, d_v)
+        normaliser = query @ key.sum(dim=-2).unsqueeze(-1)  # (B, h, N, 1)
+        return (query @ context / normaliser).to(dtype)
+
+    def feature_map(self, x: Tensor, *, keys: bool) -> Tensor:
+        """(B, h, N, d) -> (B, h, N, m), all positive."""
+        x = x * x.shape[-1] ** -0.25
+        exponent = x @ self.weights.to(x.dtype).T - x.square().sum(dim=-1, keepdim=True) / 2
+        stabiliser = exponent.amax(dim=(-2, -1) if keys else -1, keepdim=True)
+        return (torch.exp(exponent - stabiliser) + EPS) / math.sqrt(len(self.weights))
+
+
+def default_features(key_dim: int) -> int:
+    """m = d ln d, at least 1: the published default."""
+    return max(1, int(key_dim * math.log(key_dim)))
+
+
+def orthogonal_features(features: int, key_dim: int) -> Tensor:
+    """(m, d): rows orthogonal in blocks of d, with the norms of Gaussian rows."""
+    blocks = [torch.linalg.qr(torch.randn(key_dim, key_dim)).Q for _ in range(math.ceil(features / key_dim))]
+    return torch.cat(blocks)[:features] * torch.randn(features, key_dim).norm(dim=-1, keepdim=True)
+
+
+def dense_reference(module: Performer, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
+    """The kernel phi(q_i) . phi(k_j) written out, feature by feature, and normalised over j."""
+    scale, features = query.shape[-1] ** -0.25, len(module.weights)
+    exponents = [
+        torch.einsum("bhnd,md->bhnm", scale * x, module.weights) - (scale * x).pow(2).sum(-1)[..., None] / 2
+        for x in (query[:, :, rows], key)
+    ]
+    of_query = torch.exp(exponents[0] - exponents[0].max(dim=-1, keepdim=True).values) + EPS
+    of_key = torch.exp(exponents[1] - exponents[1].flatten(2).max(dim=-1).values[..., None, None]) + EPS
+    kernel = torch.einsum("bhim,bhjm->bhij", of_query, of_key) / features
+    return kernel / kernel.sum(dim=-1, keepdim=True) @ value
+
+
+def cost(workload: Workload, *, features: int | None, key_dim: int | None) -> Cost:
+    d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
+    m = default_features(d_k) if features is None else features
+    per_token = workload.batch * workload.heads * workload.tokens
+    wide = max(4, workload.item_bytes)
+    feature_products, mixing = 4.0 * per_token * d_k * m, 2.0 * per_token * (2 * m * d_v + m)
+    return Cost(
+        mix_flops=feature_products + mixing,
+        mix_backward_flops=feature_products + 2 * mixing,  # the random weights take no gradient
+        projection_flops=projection_flops(workload, d_k),
+        transient_bytes=per_token * (4.0 * m + d_k) * wide,
+        saved_bytes=per_token * (4.0 * m + d_k + d_v) * wide,
+        traffic_bytes=per_token * 2.0 * (d_k + d_v) * workload.item_bytes,
+    )
+
+
+OPERATOR = Operator(
+    name="performer",
+    title="Performer (FAVOR+)",
+    module=Performer,
+    source="Choromanski et al., ICLR 2021, eq. 5 to 8",
+    formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K), phi(x) = m^-1/2 [exp(w x^ - |x^|^2/2 - max) + eps]",
+    time_order="N C m",
+    memory_order="N h m",
+    cost=cost,
+    reference=dense_reference,
+)

@@ -1,0 +1,68 @@
+"""Softmax attention through torch's scaled_dot_product_attention, the baseline of every comparison.
+
+    y_i = sum_j softmax_j(q_i . k_j / sqrt d) v_j
+
+Which kernel torch picks (flash, efficient, cudnn or math) depends on device, dtype and shape: it is recorded with
+each figure, because their memory differs by an order of N.
+
+Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, eq. 1; kernels: torch.nn.functional.scaled_dot_product_attention.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+
+_KERNELS = {
+    "aten::_scaled_dot_product_flash_attention": "flash",
+    "aten::_scaled_dot_product_flash_attention_for_cpu": "flash",
+    "aten::_scaled_dot_product_efficient_attention": "efficient",
+    "aten::_scaled_dot_product_cudnn_attention": "cudnn",
+    "aten::_scaled_dot_product_attention_math": "math",
+}
+
+
+class Softmax(MultiHeadMixer):
+    """Multi-head softmax attention: (B, N, C) -> (B, N, C)."""
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+def dense_reference(module: Softmax, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
+    scores = query[:, :, rows] @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return torch.softmax(scores, dim=-1) @ value
+
+
+def cost(workload: Workload, *, key_dim: int | None) -> Cost:
+    """Two products forward; flash kernels compute the scores once more in backward: five there."""
+    d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
+    planes, tokens = workload.batch * workload.heads, workload.tokens
+    square = 2.0 * planes * tokens**2
+    return Cost(
+        mix_flops=square * (d_k + d_v),
+        mix_backward_flops=square * (3 * d_k + 2 * d_v),
+        projection_flops=projection_flops(workload, d_k),
+        transient_bytes=planes * tokens * (d_v * workload.item_bytes + 4.0),
+        saved_bytes=planes * tokens * (d_v * workload.item_bytes + 4.0),
+        traffic_bytes=planes * tokens * 2.0 * (d_k + d_v) * workload.item_bytes,
+    )
+
+
+OPERATOR = Operator(
+    name="softmax",
+    title="Softmax attention (torch SDPA)",
+    module=Softmax,
+    source="Vaswani et al., NeurIPS 2017, eq. 1; torch scaled_dot_product_attention",
+    formula="y = softmax(Q K^T / sqrt d) V",
+    time_order="N^2 C",
+    memory_order="N C",
+    cost=cost,
+    reference=dense_reference,
+    backend=lambda ran: next((kernel for op, kernel in _KERNELS.items() if op in ran), None),
+)

@@ -1,0 +1,108 @@
+"""What many tests share: the installed program, run for real, and operators written to a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported: spinning threads slow the many small calls of the tests
+PROGRAM = str(Path(sys.executable).with_name("lisabench"))
+SMALL = ("--device", "cpu", "--dim", "32", "--heads", "2", "--cell-seconds", "0.1")
+
+
+@pytest.fixture
+def lisabench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the program as a user would, in an empty folder."""
+
+    def run(*args: Any, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "COLUMNS": "110", **env}
+        return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env=environment, check=False)
+
+    return run
+
+
+@pytest.fixture
+def own_operators(tmp_path: Path) -> Path:
+    """A user's file of operators, some of them hostile."""
+    path = tmp_path / "own.py"
+    path.write_text(
+        """
+import os
+import time
+
+import torch
+from torch import nn
+
+
+class Plain(nn.Module):
+    \"\"\"One linear layer.\"\"\"
+
+    def __init__(self, dim, num_heads, grid, *, scale: float = 1.0):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+
+
+class Sleeps(Plain):
+    def forward(self, x):
+        time.sleep(3600)
+
+
+class Dies(Plain):
+    def forward(self, x):
+        print("last words", flush=True)
+        os.kill(os.getpid(), 11)
+
+
+class Raises(Plain):
+    def forward(self, x):
+        raise RuntimeError("no such luck\\nsecond line")
+
+
+class NotANumber(Plain):
+    def forward(self, x):
+        return self.linear(x) * float("nan")
+
+
+class Narrow(Plain):
+    def forward(self, x):
+        return self.linear(x)[..., :3]
+
+
+class OutOfMemory(Plain):
+    def forward(self, x):
+        if x.shape[1] > 16:
+            return torch.empty(2**46)
+        return self.linear(x)
+
+
+class Needy(nn.Module):
+    def __init__(self, dim, colour):
+        super().__init__()
+"""
+    )
+    return path
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """The records of a run, as they stand in the file."""
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def only_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line `Error: ...` on stderr, which must stand there alone."""
+    lines = done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    return lines[0]
