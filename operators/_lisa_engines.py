@@ -23,6 +23,11 @@ def table_shape(grid: Grid, boundary: str) -> tuple[int, int]:
     return grid if boundary == "periodic" else (2 * grid.height - 1, 2 * grid.width - 1)
 
 
+# Past 32 MiB glibc maps the memory of every temporary anew, and the page faults cost as much as the transforms
+# (benchmarks/lisa_engines.py at 128 x 128). A GPU's allocator keeps its memory: there the bound only limits the peak.
+CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20}
+
+
 # --- engine fft ------------------------------------------------------------------------------------------------------
 
 
@@ -36,7 +41,40 @@ def pattern_spectra(table: Tensor, grid: Grid, boundary: str) -> Tensor:
 
 
 def by_fft(query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, context_spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
+    """LiSA from the spectra of its tables, (B, h, N, d_v): as many samples and heads at a time as CHUNK_BYTES hold the spectra of."""
     shape = transform_shape(grid, boundary)
+    batch, heads, _, channels = value.shape
+    planes = planes_at_a_time(shape, max(channels, query.shape[-1]), query.element_size(), query.device.type)
+    samples, heads_each = max(1, planes // heads), min(planes, heads)
+    if samples >= batch and heads_each == heads:
+        return _planes_by_fft(query, key, value, kernel_spectra, context_spectra, grid, shape)
+    tables = list(zip(kernel_spectra.split(heads_each), context_spectra.split(heads_each), strict=True))
+    parts = []
+    for of_samples in zip(*(t.split(samples) for t in (query, key, value)), strict=True):
+        of_heads = zip(*(t.split(heads_each, dim=1) for t in of_samples), strict=True)
+        parts.append(torch.cat([_planes_by_fft(*t, *table, grid, shape) for t, table in zip(of_heads, tables, strict=True)], dim=1))
+    return torch.cat(parts)
+
+
+def spectrum_bytes(shape: tuple[int, int], channels: int, item_bytes: int) -> int:
+    """Bytes of one head's spectrum, half of the plane."""
+    return 2 * item_bytes * shape[0] * (shape[1] // 2 + 1) * channels
+
+
+def planes_at_a_time(shape: tuple[int, int], channels: int, item_bytes: int, device_type: str) -> int:
+    """How many heads of how many samples are transformed at once."""
+    return max(1, CHUNK_BYTES["cpu" if device_type == "cpu" else "gpu"] // spectrum_bytes(shape, channels, item_bytes))
+
+
+def _planes_by_fft(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    kernel_spectra: Tensor,
+    context_spectra: Tensor,
+    grid: Grid,
+    shape: tuple[int, int],
+) -> Tensor:
     query, key, value = (t.unflatten(2, grid) for t in (query, key, value))  # (B, h, H, W, d)
     patterns = range(kernel_spectra.shape[1])
     spectrum = _transform(key, shape)

@@ -19,7 +19,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lisabench.operators._lisa_engines import by_fft, dense, offset_index, pattern_spectra, table_shape, transform_shape
+from lisabench.operators._lisa_engines import (
+    by_fft,
+    dense,
+    offset_index,
+    pattern_spectra,
+    planes_at_a_time,
+    spectrum_bytes,
+    table_shape,
+    transform_shape,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -251,7 +260,8 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
     sums = 2.0 * planes * channels * tokens
     # In evaluation the tables' spectra are at hand; in training they are made at every step.
     spectra = tables * table_way if workload.mode == "train" else 0.0
-    spectrum_bytes = 2.0 * item * planes * height * half * max(d_k, d_v)
+    plane_bytes = spectrum_bytes((height, width), max(d_k, d_v), item)
+    at_once = min(planes, planes_at_a_time((height, width), max(d_k, d_v), item, workload.device.partition(":")[0]))
     return Cost(
         mix_flops=planes * (d_k + d_v + channels) * one_way + products + sums + spectra,
         mix_backward_flops=planes * (d_k + d_v) * (one_way + fft_flops(width, grid.height, real=True))
@@ -259,8 +269,9 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
         + 2 * (products + sums)
         + tables * fft_flops(height * width, real=False),
         projection_flops=projection_flops(workload, d_k),
-        transient_bytes=3.5 * spectrum_bytes + planes * tokens * (patterns + d_v) * item,
-        saved_bytes=2 * spectrum_bytes + planes * tokens * (channels + patterns) * item,
+        transient_bytes=4.0 * at_once * plane_bytes + planes * tokens * (patterns + d_v) * item * (2 if at_once < planes else 1),
+        # Correlations are kept with the columns that were cropped: their storage is one.
+        saved_bytes=planes * (2.0 * plane_bytes + (grid.height * width * channels + tokens * patterns) * item),
         traffic_bytes=traffic,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported: spinning threads slow the many small calls of the tests
+os.environ["KINETO_LOG_LEVEL"] = "5"
 PROGRAM = str(Path(sys.executable).with_name("lisabench"))
 SMALL = ("--device", "cpu", "--dim", "32", "--heads", "2", "--cell-seconds", "0.1")
 

@@ -70,7 +70,7 @@ def _table(run: Run) -> Table:
     from rich.table import Table
 
     plan = run.plan
-    title = f"{plan['data']} · {plan['epochs']} epochs · {plan['device']} · fp32"
+    title = f"{plan['data']} · {plan['epochs']} epoch{'s' if plan['epochs'] != 1 else ''} · {plan['device']} · fp32"
     table = Table(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
     )

@@ -125,17 +125,18 @@ def _number(value: Any) -> int | None:
     return number
 
 
-def _traced_fft(*, real: bool) -> Callable[[list[Any], list[Any]], float]:
+def _is_complex(value: Any) -> bool:
+    return value.type().kind() == "TensorType" and str(value.type().scalarType()).startswith("Complex")
+
+
+def _traced_fft(inputs: list[Any], outputs: list[Any]) -> float:
     """For rfft, irfft, fft, ifft (input, n, dim, norm): fvcore's unit is a multiply-add, so half the FLOPs."""
-
-    def count(inputs: list[Any], outputs: list[Any]) -> float:
-        source, target, dim = _sizes(inputs[0]), _sizes(outputs[0]), _number(inputs[2])
-        dim = -1 if dim is None else dim
-        # The complex side of a real transform holds n // 2 + 1 of n points: n is the longer side, or the given length.
-        points = _number(inputs[1]) or (max(source[dim], target[dim]) if real else target[dim])
-        return _fft(points, math.prod(target) // target[dim] * points, real=real) / 2
-
-    return count
+    source, target, dim = _sizes(inputs[0]), _sizes(outputs[0]), _number(inputs[2])
+    dim = -1 if dim is None else dim
+    real = not (_is_complex(inputs[0]) and _is_complex(outputs[0]))
+    # The complex side of a real transform holds n // 2 + 1 of n points: n is the longer side, or the given length.
+    points = _number(inputs[1]) or max(source[dim], target[dim])
+    return _fft(points, math.prod(target) // target[dim] * points, real=real) / 2
 
 
 def _traced_fft2(*, real: bool, inverse: bool) -> Callable[[list[Any], list[Any]], float]:
@@ -154,9 +155,7 @@ def _traced_fft2(*, real: bool, inverse: bool) -> Callable[[list[Any], list[Any]
 
 
 def _traced_product(inputs: list[Any], outputs: list[Any]) -> float:
-    kinds = [value.type().scalarType() if value.type().kind() == "TensorType" else "" for value in inputs[:2]]
-    complex_both = all(kind and kind.startswith("Complex") for kind in kinds)
-    return COMPLEX_PRODUCT / 2 * math.prod(_sizes(outputs[0])) if complex_both else 0.0
+    return COMPLEX_PRODUCT / 2 * math.prod(_sizes(outputs[0])) if all(map(_is_complex, inputs[:2])) else 0.0
 
 
 def _traced_multiply_add(inputs: list[Any], outputs: list[Any]) -> float:
@@ -168,11 +167,15 @@ def _traced_attention(inputs: list[Any], outputs: list[Any]) -> float:
     return float(sdpa_flop_count(query, key, value)) / 2
 
 
-_FVCORE_HANDLES: Mapping[str, Callable[[list[Any], list[Any]], float] | None] = {
-    "fft_rfft": _traced_fft(real=True),
-    "fft_irfft": _traced_fft(real=True),
-    "fft_fft": _traced_fft(real=False),
-    "fft_ifft": _traced_fft(real=False),
+def _pointwise(inputs: list[Any], outputs: list[Any]) -> float:
+    return 0.0
+
+
+_FVCORE_HANDLES: Mapping[str, Callable[[list[Any], list[Any]], float]] = {
+    "fft_rfft": _traced_fft,
+    "fft_irfft": _traced_fft,
+    "fft_fft": _traced_fft,
+    "fft_ifft": _traced_fft,
     "fft_rfft2": _traced_fft2(real=True, inverse=False),
     "fft_irfft2": _traced_fft2(real=True, inverse=True),
     "fft_fft2": _traced_fft2(real=False, inverse=False),
@@ -180,8 +183,8 @@ _FVCORE_HANDLES: Mapping[str, Callable[[list[Any], list[Any]], float] | None] = 
     "mul": _traced_product,
     "addcmul": _traced_multiply_add,
     "scaled_dot_product_attention": _traced_attention,
-    "layer_norm": None,  # pointwise: not counted by the convention
-    "batch_norm": None,
-    "group_norm": None,
-    "mean": None,
+    "layer_norm": _pointwise,  # fvcore counts these, the convention does not
+    "batch_norm": _pointwise,
+    "group_norm": _pointwise,
+    "mean": _pointwise,
 }

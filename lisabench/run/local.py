@@ -19,6 +19,9 @@ from lisabench.errors import LisaBenchError
 from lisabench.sweep import Cell
 
 START_SECONDS = 120.0
+# Before torch is imported. OpenMP threads that spin beside a busy neighbour snap times to whole scheduler slices; the
+# profiler's log lines would stand among what an operator prints.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "KINETO_LOG_LEVEL": "5", "PYTHONUNBUFFERED": "1"}
 Progress = Callable[[str, float | None], None]
 
 
@@ -27,11 +30,7 @@ class WorkerFailedError(LisaBenchError):
 
 
 class Worker:
-    """One worker process, started at the first use and again after it was killed or died.
-
-    `OMP_WAIT_POLICY=PASSIVE` is set before torch is imported there: OpenMP threads that spin beside a busy neighbour
-    snap times to whole scheduler slices.
-    """
+    """One worker process, started at the first use and again after it was killed or died."""
 
     def __init__(self, *, device: str, threads: int | None) -> None:
         self.device, self.threads = device, threads
@@ -57,7 +56,7 @@ class Worker:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the worker
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **WORKER_ENVIRONMENT},
         )
         theirs.close()
         os.close(lifeline_theirs)

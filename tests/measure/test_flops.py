@@ -1,0 +1,116 @@
+"""Counters against sums done by hand, and the analytic costs of all operators against the counters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lisabench import registry
+from lisabench.contract import Grid, Workload, fft_flops
+from lisabench.measure.flops import count_fvcore, count_torch
+from lisabench.run.cell import build
+from lisabench.sweep import Cell
+
+X = torch.randn(3, 8, 12)
+Q = torch.randn(2, 3, 40, 16)
+
+
+def fft(points: int, batch: int, *, real: bool) -> float:
+    return (2.5 if real else 5) * batch * points * math.log2(points)
+
+
+BY_HAND: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...], float]] = {
+    "matmul": (lambda a, b: a @ b, (torch.randn(4, 5), torch.randn(5, 6)), 2 * 4 * 5 * 6),
+    "rfft": (lambda x: torch.fft.rfft(x, dim=-1), (X,), fft(12, 24, real=True)),
+    "rfft padded, another axis": (lambda x: torch.fft.rfft(x, n=15, dim=-2), (X,), fft(15, 36, real=True)),
+    "irfft": (lambda x: torch.fft.irfft(torch.fft.rfft(x), n=12), (X,), 2 * fft(12, 24, real=True)),
+    "irfft odd": (lambda x: torch.fft.irfft(torch.fft.rfft(x, n=15), n=15), (X,), 2 * fft(15, 24, real=True)),
+    "fft": (lambda x: torch.fft.fft(x, n=16, dim=-2), (X.cfloat(),), fft(16, 36, real=False)),
+    "fft of real numbers": (lambda x: torch.fft.fft(x, n=16, dim=-2), (X,), fft(16, 36, real=True)),
+    "ifft": (lambda x: torch.fft.ifft(x, dim=-2), (X.cfloat(),), fft(8, 36, real=False)),
+    "rfft2": (lambda x: torch.fft.rfft2(x, s=(16, 25)), (X,), fft(400, 3, real=True)),
+    "irfft2": (lambda x: torch.fft.irfft2(torch.fft.rfft2(x, s=(16, 24)), s=(16, 24)), (X,), 2 * fft(384, 3, real=True)),
+    "fft2": (torch.fft.fft2, (X,), fft(96, 3, real=False)),
+    "complex product": (lambda x: torch.fft.rfft(x) * torch.fft.rfft(x).conj(), (X,), 2 * fft(12, 24, real=True) + 6 * 24 * 7),
+    "real product": (lambda x: x * x, (X,), 0),
+    "addcmul": (lambda x: torch.addcmul(x, x, x), (X,), 2 * X.numel()),
+    "attention": (torch.nn.functional.scaled_dot_product_attention, (Q, Q, Q), 4 * 6 * 40 * 40 * 16),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_counters_agree_with_sums_done_by_hand(name: str) -> None:
+    function, tensors, want = BY_HAND[name]
+    with torch.no_grad():
+        assert count_torch(lambda: function(*tensors))[0] == pytest.approx(want)
+        assert count_fvcore(nn.Identity(), function, tensors) == pytest.approx(want)
+
+
+def test_backward_is_counted() -> None:
+    a, b = torch.randn(4, 5, requires_grad=True), torch.randn(5, 6, requires_grad=True)
+    flops, counted_in = count_torch(lambda: (a @ b).sum().backward())
+    assert flops == 3 * 2 * 4 * 5 * 6
+    assert counted_in == {"aten::mm"}
+
+
+def test_fft_flops() -> None:
+    assert fft_flops(1, 9, real=True) == 0
+    assert fft_flops(8, 2, real=False) == 5 * 2 * 8 * 3
+    assert fft_flops(8, 2, real=True) == 2.5 * 2 * 8 * 3
+
+
+def unseen(cell: Cell) -> float:
+    """FLOPs that no counter sees: autograd writes the backward of LiSA's sum over patterns as two pointwise products."""
+    if cell.op != "lisa" or cell.options["engine"] != "fft" or cell.workload.mode != "train":
+        return 0.0
+    w = cell.workload
+    return 2 * 2.0 * w.batch * w.heads * w.tokens * w.head_dim * cell.options["patterns"]
+
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {"lisa": [{"engine": "fft"}, {"engine": "dense"}, {"engine": "fft", "boundary": "periodic", "key_dim": 16}]}
+
+
+@pytest.mark.parametrize("scope", ["mixing", "layer"])
+@pytest.mark.parametrize("mode", ["forward", "train"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, options) for name in registry.names() for options in VARIANTS.get(name, [{}])],
+    ids=lambda value: str(value) if isinstance(value, dict) else value,
+)
+def test_analytic_flops_are_what_the_counters_count(name: str, options: dict[str, Any], mode: str, scope: str) -> None:
+    operator = registry.load(name)
+    for grid, batch in ((Grid(16, 16), 2), (Grid(13, 20), 1)):
+        workload = Workload(grid=grid, batch=batch, mode=mode, scope=scope, dim=96, heads=3)
+        cell = Cell(op=name, options=operator.resolve(options), workload=workload)
+        subject = build(cell, seed=0)
+        call = subject.call()
+        call()  # an evaluation keeps what its first call makes
+        assert cell.flops is not None
+        assert count_torch(subject.counted_call)[0] + unseen(cell) == pytest.approx(cell.flops, rel=1e-4)
+        if mode == "forward":
+            assert count_fvcore(subject.module, subject.function, subject.inputs) == pytest.approx(cell.flops, rel=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, options) for name in registry.names() for options in VARIANTS.get(name, [{}])],
+    ids=lambda value: str(value) if isinstance(value, dict) else value,
+)
+def test_predicted_bytes_are_near_what_is_taken(name: str, options: dict[str, Any], mode: str) -> None:
+    from lisabench.measure.memory import trace_call
+
+    operator = registry.load(name)
+    for grid, batch in ((Grid(16, 16), 4), (Grid(27, 31), 1)):
+        workload = Workload(grid=grid, batch=batch, mode=mode)
+        cell = Cell(op=name, options=operator.resolve(options), workload=workload)
+        call = build(cell, seed=0).call()
+        call()
+        taken = trace_call(call).transient_bytes + 3 * batch * grid.tokens * workload.dim * 4
+        assert cell.bytes_needed is not None
+        assert 0.6 * taken < cell.bytes_needed < 2 * taken
