@@ -34,7 +34,9 @@ def main() -> None:
                     module = operator.build(workload, {"engine": engine}).eval()
                     with torch.no_grad():
                         prepared = module.prepare(torch.randn(batch, side * side, workload.dim))
-                        seconds[engine] = measure_latency(lambda module=module, prepared=prepared: module.mix(*prepared), limits=limits).median
+                        seconds[engine] = measure_latency(
+                            lambda module=module, prepared=prepared: module.mix(*prepared), limits=limits
+                        ).median
                 dense, fft = (1e3 * seconds[engine] for engine in ("dense", "fft"))
                 print(f"{threads:7} {batch:5} {side:3}x{side:<3} {dense:10.2f} {fft:10.2f} {dense / fft:10.2f}", flush=True)
 

@@ -92,7 +92,7 @@ class Operator:
     `module` is built as `module(dim, num_heads, grid, **options)`. `cost` takes a workload and the module's options.
     `reference` is absent only for a user's own module, whose check is then absent too. `refuses` gives the reason why
     the operator cannot do a workload, or None. `backend` names the implementation that ran, from the names of the
-    aten operators that a profiler saw.
+    aten operators that a profiler saw. `caveat` is what must stand beside every figure of this operator.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Operator:
     reference: Reference | None = None
     refuses: Callable[..., str | None] = lambda workload, **options: None
     backend: Callable[[frozenset[str]], str | None] = lambda ran: None
+    caveat: str = ""
     origin: str = "built in"
 
     @property

@@ -78,7 +78,7 @@ def is_run(run: Path) -> bool:
 
 
 def _no_run(run: Path) -> bytes:
-    raise InputError(f"{str(run)!r} is no run: it has no {JOURNAL}; give a folder that `lisabench scale --out` wrote")
+    raise InputError(f"{str(run)!r} is no run: it has no {JOURNAL}; give a folder that `lisabench scale` or `train-small` wrote")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale --out` wrote") from None
+        raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale` or `train-small` wrote") from None
     except ValueError as error:
         raise RunError(f"{str(path)!r} is damaged ({error}); restore it from a copy") from error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lisabench.errors import InputError
 from lisabench.journal import Record, read_environments, read_plan, read_records
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ FIGURES = {
     "memory_bytes": ("inputs", "parameters", "transient", "saved", "peak", "reserved"),
     "flops": ("analytic", "fvcore", "torch", "coverage"),
 }
-UNITS = {"latency_s": "seconds a call", "memory_bytes": "bytes", "flops": "FLOPs a call, a multiply-add is 2", "energy_j": "joules a call"}
+COMMANDS = {"scale": "scale", "accuracy": "train-small"}  # which command writes a run of which kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,14 @@ class Run:
         )
 
 
-def read_run(path: Path) -> Run:
-    """Reads a run's folder; InputError where there is none."""
-    records = read_records(path)
-    return Run(path=path, plan=read_plan(path), records=records, environments=read_environments(path))
+def read_run(path: Path, *, kind: str = "scale") -> Run:
+    """Reads a run's folder. InputError where there is none, or where it is one of another kind."""
+    records, plan = read_records(path), read_plan(path)
+    if plan.get("kind") != kind:
+        raise InputError(
+            f"{str(path)!r} was written by `lisabench {COMMANDS.get(plan.get('kind', ''), 'something else')}`; give a run of `lisabench {COMMANDS[kind]}`"
+        )
+    return Run(path=path, plan=plan, records=records, environments=read_environments(path))
 
 
 def table(

@@ -19,6 +19,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, fft_flops, projection_flops
 from lisabench.operators._lisa_engines import (
     by_fft,
     dense,
@@ -29,10 +33,6 @@ from lisabench.operators._lisa_engines import (
     table_shape,
     transform_shape,
 )
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, fft_flops, projection_flops
 
 BOUNDARIES = ("zero", "periodic")
 ENGINES = ("auto", "fft", "dense")
@@ -284,6 +284,7 @@ OPERATOR = Operator(
     formula="y_i = sum_r (q_i . (P_r (*) k)_i) (G_r (*) v)_i",
     time_order="N log N (1+R) C",
     memory_order="N C",
+    caveat="a reconstruction from the paper's abstract, not the authors' code",
     cost=cost,
     reference=dense_reference,
     backend=lambda ran: "fft" if "aten::_fft_r2c" in ran else "dense",

@@ -24,7 +24,9 @@ def lisabench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
 
     def run(*args: Any, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "COLUMNS": "110", **env}
-        return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env=environment, check=False)
+        return subprocess.run(
+            [PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env=environment, check=False
+        )
 
     return run
 

@@ -31,7 +31,9 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
     skipped: set[ast.AST] = set()
     if top_level_only:
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
+                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            ):
                 skipped.update(set(ast.walk(node)) - {node})
     found = set()
     for node in ast.walk(tree):

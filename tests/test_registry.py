@@ -87,7 +87,9 @@ def test_digest_follows_the_content(own_operators: Path) -> None:
 
 
 def test_installed_packages_bring_operators(tmp_path: Path) -> None:
-    (tmp_path / "other_operators.py").write_text("from torch import nn\nclass Other(nn.Module):\n    'Another one.'\n    def forward(self, x):\n        return x\n")
+    (tmp_path / "other_operators.py").write_text(
+        "from torch import nn\nclass Other(nn.Module):\n    'Another one.'\n    def forward(self, x):\n        return x\n"
+    )
     info = tmp_path / "other_operators-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-operators\nVersion: 1.2\n")

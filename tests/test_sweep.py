@@ -16,7 +16,8 @@ def sweep(*ops: str, tokens: str = "16,64", **axes: Any) -> Sweep:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("5", [5]), ("1,2,8", [1, 2, 8]), ("256..2048", [256, 512, 1024, 2048]), ("3..20", [3, 6, 12]), ("1,1..4,2", [1, 2, 4])]
+    ("text", "found"),
+    [("5", [5]), ("1,2,8", [1, 2, 8]), ("256..2048", [256, 512, 1024, 2048]), ("3..20", [3, 6, 12]), ("1,1..4,2", [1, 2, 4])],
 )
 def test_numbers(text: str, found: list[int]) -> None:
     assert numbers(text, "--tokens") == found
@@ -102,7 +103,7 @@ def test_options_refuse(assignment: str, words: str) -> None:
 @pytest.mark.parametrize("assignment", ["lisa.engine=magic", "lisa.boundary=wrap", "lisa.patterns=0", "lisa.key_dim=-1"])
 def test_option_values_are_checked_before_anything_runs(assignment: str) -> None:
     ops = resolve_operators(["lisa"], None, [assignment])
-    with pytest.raises(InputError, match="operator lisa: .* got"):
+    with pytest.raises(InputError, match=r"operator lisa: .* got"):
         check(Sweep(ops=tuple(ops), shapes=(Shape(grid=Grid(4, 4), dim=32, heads=2),)))
 
 

@@ -6,7 +6,9 @@ import torch
 from lisabench.workload import Grid, Workload, most_square, seeded_input
 
 
-@pytest.mark.parametrize(("tokens", "grid"), [(1, (1, 1)), (13, (1, 13)), (196, (14, 14)), (512, (16, 32)), (1000, (25, 40)), (16384, (128, 128))])
+@pytest.mark.parametrize(
+    ("tokens", "grid"), [(1, (1, 1)), (13, (1, 13)), (196, (14, 14)), (512, (16, 32)), (1000, (25, 40)), (16384, (128, 128))]
+)
 def test_most_square(tokens: int, grid: tuple[int, int]) -> None:
     assert most_square(tokens) == grid
 

@@ -29,11 +29,14 @@ app.command("ops")(ops.ops)
 app.command("verify")(verify.verify)
 app.command("env")(env.env)
 
-INTERRUPTED, TERMINATED, BROKEN_PIPE = 130, 143, 141
+BROKEN_PIPE = 141
 
 
-class TerminatedError(BaseException):
-    """SIGTERM came: what runs is ended in good order, as at Ctrl-C."""
+class StoppedError(BaseException):
+    """Ctrl-C or SIGTERM: what runs is ended in good order. No KeyboardInterrupt, which typer would swallow with its notes."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
 
 
 def _version(wanted: bool) -> None:
@@ -49,7 +52,8 @@ def _top(version: bool = typer.Option(False, "--version", callback=_version, is_
 
 def main() -> NoReturn:
     """Runs the program; every failure of a user's making is one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -58,33 +62,23 @@ def main() -> NoReturn:
         _fail(str(error), error.exit_code)
     except TyperException as error:
         _fail(_usage(error), 2)
-    except typer.Abort:
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt as stop:
-        _say(stop)
-        sys.exit(INTERRUPTED)
-    except TerminatedError as stop:
-        _say(stop)
-        sys.exit(TERMINATED)
+    except StoppedError as stop:
+        for note in getattr(stop, "__notes__", ["stopped"]):  # what a command says is kept, and how to go on
+            print(note, file=sys.stderr)
+        sys.exit(stop.exit_code)
     except BrokenPipeError:
         # Whoever read stdout is gone (`| head`): nothing more can be said there, and Python must not try at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
 
 
-def _terminate(*_: object) -> NoReturn:
-    raise TerminatedError
+def _stop(number: int, _: object) -> NoReturn:
+    raise StoppedError(number)
 
 
 def _fail(message: str, code: int) -> NoReturn:
     print(f"Error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
-
-
-def _say(stop: BaseException) -> None:
-    """The note that a command left on the exception: what is kept, and how to go on."""
-    for note in getattr(stop, "__notes__", ["stopped"]):
-        print(note, file=sys.stderr)
 
 
 def _usage(error: Any) -> str:

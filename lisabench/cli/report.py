@@ -12,11 +12,13 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", show_default=False)],
     quiet: Annotated[bool, typer.Option("--quiet", help="Results only, no messages.")] = False,
 ) -> None:
-    """Render runs: print each table and its fits, write results.csv and figures into the run."""
-    from lisabench.cli.session import show
-    from lisabench.results import read_run
+    """Render runs: print each table, and for a sweep its fits, results.csv and figures."""
+    from lisabench.cli import session, training
+    from lisabench.journal import read_plan, read_records
 
-    for run in runs:
-        read_run(run)  # all of them are there before the first is rendered
-    for run in runs:
+    shows = {"accuracy": training.show, "scale": session.show}
+    found = [
+        (run, shows[read_plan(run)["kind"]]) for run in runs if read_records(run) is not None
+    ]  # all are there before the first is shown
+    for run, show in found:
         show(run, as_json=False, quiet=quiet)

@@ -129,9 +129,11 @@ def _plan(sweep: Sweep, ops: Any, baseline: str | None, threads: int | None) -> 
     cells = check(sweep)
     operators = {}
     for name, options in sweep.ops:
-        defaults = registry.load(name).resolve({})
+        operator = registry.load(name)
+        defaults = operator.resolve({})
         given = {key: value for key, value in options.items() if value != defaults[key]}
-        operators[name] = {"options": options, "given": given, "origin": registry.load(name).origin, "digest": sweep.digests.get(name)}
+        stated = {"options": options, "given": given, "origin": operator.origin, "digest": sweep.digests.get(name)}
+        operators[name] = stated | ({"caveat": operator.caveat} if operator.caveat else {})
     plan = {
         "schema": 1,
         "kind": "scale",
@@ -155,6 +157,8 @@ def _plan_on_disk(run: Path) -> tuple[dict[str, Any], list[Cell]]:
     from lisabench.workload import Workload
 
     plan = read_plan(run)
+    if plan["kind"] != "scale":
+        raise InputError(f"{str(run)!r} is no run of `lisabench scale`; go on with it by: lisabench train-small --resume --out {run}")
     for name, stated in plan["operators"].items():
         registry.check_name(name)
         if registry.digest(name) != stated["digest"]:

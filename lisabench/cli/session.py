@@ -14,7 +14,11 @@ from lisabench import units
 from lisabench.cli.console import messages, results
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from lisabench.journal import Record
+    from lisabench.results import Run
     from lisabench.sweep import Cell
 
 
@@ -36,37 +40,35 @@ def run_and_render(
     from lisabench.run.engine import Settings, run_cells
     from lisabench.run.local import Worker
 
-    with Worker(device=plan["device"], threads=plan["threads"]) as worker:
-        with Journal.resume(out) if resume else Journal.create(out, plan) as journal:
-            worker.start()
-            if journal.dropped_torn_line and not quiet:
-                _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
-            settings = Settings(
-                budget=limits.budget,
-                cell_timeout=limits.cell_timeout,
-                limits=SamplingLimits(seconds=limits.cell_seconds),
-                seed=plan["seed"],
-            )
-            try:
-                with Watch(cells, as_json=as_json, quiet=quiet) as watch:
-                    statuses = run_cells(cells, journal=journal, worker=worker, settings=settings, observer=watch)
-            except BaseException as stop:
-                done = len(journal.settled)
-                stop.add_note(f"stopped: {done} of {len(cells)} cells are kept; go on with: lisabench scale --resume --out {out}")
-                raise
+    settings = Settings(
+        budget=limits.budget, cell_timeout=limits.cell_timeout, limits=SamplingLimits(seconds=limits.cell_seconds), seed=plan["seed"]
+    )
+    with (
+        Journal.resume(out) if resume else Journal.create(out, plan) as journal,
+        Worker(device=plan["device"], threads=plan["threads"]) as worker,
+    ):
+        if journal.dropped_torn_line and not quiet:
+            _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
+        try:
+            with Watch(cells, as_json=as_json, quiet=quiet) as watch:
+                statuses = run_cells(cells, journal=journal, worker=worker, settings=settings, observer=watch)
+        except BaseException as stop:
+            done = len(journal.settled)
+            stop.add_note(f"stopped: {done} of {len(cells)} cells are kept; go on with: lisabench scale --resume --out {out}")
+            raise
     show(out, as_json=as_json, quiet=quiet, statuses=statuses)
 
 
 def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
     """Renders a run that is on disk: results.csv and figures beside it, the table and the fits on stdout."""
     from lisabench.render.bundle import render_run
-    from lisabench.render.terminal import fits_text, notes, results_table
+    from lisabench.render.terminal import fits_text, notes
     from lisabench.results import read_run
 
     run = read_run(out)
     if not as_json:
         console = results()
-        console.print(results_table(run))
+        console.print(fitting_table(run, console))
         for line in fits_text(run):
             console.print(line, soft_wrap=True)
         for line in notes(run):
@@ -82,6 +84,21 @@ def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None
             + "; reasons stand in the table and the journal"
         )
     _say(f"{len(run.records)} records, {written.figures} figures and results.csv are in {out}")
+
+
+def fitting_table(run: Run, console: Console) -> Table:
+    """The results as a table that the console is wide enough for: the least needed columns go first, to be had from results.csv."""
+    from rich.measure import Measurement
+
+    from lisabench.render.terminal import results_table
+
+    unbounded = console.options.update(max_width=10_000)
+    table = results_table(run)
+    for omitted in (("FLOP",), ("FLOP", "±"), ("FLOP", "±", "memory")):
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+        table = results_table(run, omitted=omitted)
+    return table
 
 
 def _say(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -28,7 +27,6 @@ def run_and_show(
     import torch
 
     from lisabench.journal import Journal
-    from lisabench.results import read_run
     from lisabench.train import data as image_sets
     from lisabench.train.engine import run_points
 
@@ -42,25 +40,29 @@ def run_and_show(
         try:
             # A user's operator may print: on stdout only results may stand.
             with Watch(missing, as_json=as_json, quiet=quiet) as watch, redirect_stdout(sys.stderr):
-                statuses = run_points(points, split, device=plan["device"], journal=journal, budget=budget, observer=watch)
+                run_points(points, split, device=plan["device"], journal=journal, budget=budget, observer=watch)
         except BaseException as stop:
             done = len(journal.settled)
             stop.add_note(f"stopped: {done} of {len(points)} trainings are kept; go on with: lisabench train-small --resume --out {out}")
             raise
-    run = read_run(out)
+    show(out, as_json=as_json, quiet=quiet)
+
+
+def show(out: Path, *, as_json: bool, quiet: bool) -> None:
+    """Prints the table of a run that is on disk, and on stderr what a reader must know beside it."""
+    from lisabench.results import read_run
+
+    run = read_run(out, kind="accuracy")
     if not as_json:
         results().print(_table(run))
-    if not quiet:
-        _close(run, statuses)
-
-
-def _close(run: Run, statuses: Counter[str]) -> None:
-    """What a reader must know beside the table, and where the run lies."""
+    if quiet:
+        return
     for record in run.records:
         if record["status"] != "ok":
             _say(f"{run.label(record['op'])} seed {record['seed']} {record['status']}: {record['reason']}")
-    if statuses["skipped"]:
-        _say(f"{statuses['skipped']} trainings are missing; go on with: lisabench train-small --resume --out {run.path}")
+    skipped = sum(record["status"] == "skipped" for record in run.records)
+    if skipped:
+        _say(f"{skipped} trainings are missing; go on with: lisabench train-small --resume --out {run.path}")
     _say(f"{len(run.records)} records are in {run.path}")
 
 

@@ -117,7 +117,7 @@ def _warnings(latency: Latency) -> list[str]:
         found.append(f"noisy: the slowest 5% of samples take {ratio:.1f} times the fastest 5%; close other programs or try --threads 1")
     width = (latency.ci_high - latency.ci_low) / 2 / latency.median
     if latency.stopped_by == "time" and width > 0.05:
-        found.append(f"the interval is ±{100 * width:.0f}%; a larger --cell-seconds narrows it")
+        found.append(f"wide: the interval is ±{100 * width:.0f}%; a larger --cell-seconds narrows it")
     return found
 
 

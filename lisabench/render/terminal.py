@@ -20,23 +20,24 @@ FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "fl
 _STANDARD = {"scope": "mixing", "compiled": False}
 
 
-def results_table(run: Run) -> Table:
+def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest in bold."""
     varying = _varying(run.records)
     table = _table(_heading(run.records, varying))
-    for name, justify in (("tokens", "right"), *((n, "right") for n in varying), ("operator", "left"), ("time", "right"), ("±", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    ratio = f"/ {run.label(run.baseline)}" if run.baseline else ""
-    for name in (*([ratio] if ratio else []), "memory", "FLOP"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = [
+        name for name in ("time", "±", *([f"/ {run.label(run.baseline)}"] if run.baseline else []), "memory", "FLOP") if name not in omitted
+    ]
+    for name in ("tokens", *varying, "operator", *names):
+        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
     for group in _workloads(run.records):
         medians = {r["op"]: r["latency_s"]["median"] for r in group if r["status"] == "ok"}
         best = min(medians.values(), default=None)
         for position, record in enumerate(sorted(group, key=lambda r: (medians.get(r["op"], float("inf")), r["op"]))):
             where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 else [""] * (1 + len(varying))
-            cells = _figures(record, medians.get(run.baseline or ""), with_ratio=bool(ratio))
+            figures = _figures(record, medians.get(run.baseline or ""))
             style = "bold" if best is not None and medians.get(record["op"]) == best and len(group) > 1 else ""
-            table.add_row(*where, run.label(record["op"]), *cells, style=style, end_section=position == len(group) - 1)
+            shown = [figures.get(name, figures["ratio"]) for name in names]
+            table.add_row(*where, run.label(record["op"]), *shown, style=style, end_section=position == len(group) - 1)
     return table
 
 
@@ -113,19 +114,17 @@ def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) ->
     return found
 
 
-def _figures(record: Record, baseline: float | None, *, with_ratio: bool) -> list[str]:
+def _figures(record: Record, baseline: float | None) -> dict[str, str]:
     if record["status"] != "ok":
-        words = [record["status"], "", *([""] if with_ratio else []), "", ""]
-        return words
-    latency, memory, flops = record["latency_s"], record["memory_bytes"], record["flops"]
-    ratio = f"{latency['median'] / baseline:.2f}x" if baseline else units.MISSING
-    return [
-        units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
-        units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
-        *([ratio] if with_ratio else []),
-        units.size_in_bytes(memory["transient"]),
-        units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
-    ]
+        return {"time": record["status"], "±": "", "ratio": "", "memory": "", "FLOP": ""}
+    latency, flops = record["latency_s"], record["flops"]
+    return {
+        "time": units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
+        "±": units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
+        "ratio": f"{latency['median'] / baseline:.2f}x" if baseline else units.MISSING,
+        "memory": units.size_in_bytes(record["memory_bytes"]["transient"]),
+        "FLOP": units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
+    }
 
 
 def notes(run: Run) -> list[Text]:
@@ -137,10 +136,15 @@ def notes(run: Run) -> list[Text]:
             reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(_tokens(record))
     for (what, why), where in reasons.items():
         lines.append(Text(f"{what} at {', '.join(where)} tokens: {why}"))
-    warned = sorted({warning.partition(":")[0] for r in run.records if r["latency_s"] for warning in r["latency_s"]["warnings"]})
+    warned = [warning for r in run.records if r["latency_s"] for warning in r["latency_s"]["warnings"]]
     if warned:
+        kinds = ", ".join(sorted({warning.partition(":")[0] for warning in warned}))
         count = sum(bool(r["latency_s"] and r["latency_s"]["warnings"]) for r in run.records)
-        lines.append(Text(f"* {count} cells carry warnings ({'; '.join(warned)}): see latency_s.warnings in results.csv"))
+        plural = "s carry warnings" if count > 1 else " carries a warning"
+        lines.append(Text(f"* {count} cell{plural} ({kinds}), told in full in results.csv; the first: {warned[0]}"))
+    for op, stated in run.plan["operators"].items():
+        if stated.get("caveat"):
+            lines.append(Text(f"{run.label(op)}: {stated['caveat']}"))
     return lines
 
 

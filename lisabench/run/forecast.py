@@ -28,8 +28,7 @@ class Forecast:
         if not seen:
             return None
         work = self._work(cell)
-        below = [pair for pair in seen if pair[0] <= work] or seen
-        known, seconds = max(below)
+        known, seconds = max((pair for pair in seen if pair[0] <= work), default=min(seen))
         return seconds * max(1.0, work / known)
 
     def cell_seconds(self, cell: Cell) -> float | None:

@@ -11,7 +11,7 @@ from lisabench.analysis.statistics import check_settings, median_interval, resam
 from lisabench.errors import InputError
 
 
-# Ranks of the 95% interval from tables of order statistics (Conover, Practical Nonparametric Statistics, table A3).
+# The usual ranks of the 95% interval: the widest tails P(X < rank) <= 2.5%, X ~ Binomial(n, 1/2).
 @pytest.mark.parametrize(("count", "rank"), [(6, 1), (8, 1), (9, 2), (10, 2), (15, 4), (20, 6), (25, 8), (30, 10), (100, 40)])
 def test_interval_has_the_tabulated_ranks(count: int, rank: int) -> None:
     assert median_interval(np.arange(1.0, count + 1)) == (rank, count + 1 - rank)

@@ -72,7 +72,9 @@ def unseen(cell: Cell) -> float:
     return 2 * 2.0 * w.batch * w.heads * w.tokens * w.head_dim * cell.options["patterns"]
 
 
-VARIANTS: dict[str, list[dict[str, Any]]] = {"lisa": [{"engine": "fft"}, {"engine": "dense"}, {"engine": "fft", "boundary": "periodic", "key_dim": 16}]}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "lisa": [{"engine": "fft"}, {"engine": "dense"}, {"engine": "fft", "boundary": "periodic", "key_dim": 16}]
+}
 
 
 @pytest.mark.parametrize("scope", ["mixing", "layer"])

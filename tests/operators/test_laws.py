@@ -58,7 +58,14 @@ class Broken(nn.Module):
 
 def test_laws_can_fail() -> None:
     operator = Operator(
-        name="broken", title="", module=Broken, source="", formula="", time_order="", memory_order="", reference=lambda module, x, rows: x[:, rows]
+        name="broken",
+        title="",
+        module=Broken,
+        source="",
+        formula="",
+        time_order="",
+        memory_order="",
+        reference=lambda module, x, rows: x[:, rows],
     )
     findings = {finding.law: finding for finding in laws.verify(operator, {})}
     assert {law: finding.holds for law, finding in findings.items()} == dict.fromkeys(laws.LAWS, False)

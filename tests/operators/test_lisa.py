@@ -12,7 +12,9 @@ from lisabench.operators._lisa_engines import fast_length
 from lisabench.operators.lisa import LiSA, choose_engine, lisa_attention
 
 
-def tensors(grid: tuple[int, int], *, heads: int = 2, patterns: int = 3, boundary: str = "zero", dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+def tensors(
+    grid: tuple[int, int], *, heads: int = 2, patterns: int = 3, boundary: str = "zero", dtype: torch.dtype = torch.float64
+) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     tokens = grid[0] * grid[1]
     shape = grid if boundary == "periodic" else (2 * grid[0] - 1, 2 * grid[1] - 1)

@@ -33,6 +33,10 @@ def test_more_features_come_nearer_to_softmax() -> None:
 def test_large_inputs_do_not_overflow_in_half_precision() -> None:
     module = Performer(32, 2, Grid(16, 16))
     for dtype in (torch.float16, torch.bfloat16):
-        query, key, value = (30 * torch.randn(1, 2, 256, 16)).to(dtype), (30 * torch.randn(1, 2, 256, 16)).to(dtype), torch.randn(1, 2, 256, 16).to(dtype)
+        query, key, value = (
+            (30 * torch.randn(1, 2, 256, 16)).to(dtype),
+            (30 * torch.randn(1, 2, 256, 16)).to(dtype),
+            torch.randn(1, 2, 256, 16).to(dtype),
+        )
         with torch.no_grad():
             assert torch.isfinite(module.mix(query, key, value)).all()
