@@ -23,9 +23,10 @@ def table_shape(grid: Grid, boundary: str) -> tuple[int, int]:
     return grid if boundary == "periodic" else (2 * grid.height - 1, 2 * grid.width - 1)
 
 
-# Past 32 MiB glibc maps the memory of every temporary anew, and the page faults cost as much as the transforms
-# (benchmarks/lisa_engines.py at 128 x 128). A GPU's allocator keeps its memory: there the bound only limits the peak.
-CHUNK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20}
+# Bytes of spectra held at once. Past 32 MiB glibc maps the memory of every temporary anew, and the page faults cost as much
+# as the transforms; down to 4 MiB less memory costs no time (benchmarks/lisa_engines.py). A GPU's allocator keeps its memory,
+# and many small launches cost time there: the bound only limits the peak.
+CHUNK_BYTES = {"cpu": 4 * 2**20, "gpu": 512 * 2**20}
 
 
 # --- engine fft ------------------------------------------------------------------------------------------------------
