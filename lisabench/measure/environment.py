@@ -17,7 +17,20 @@ import lisabench
 
 # What changes from one minute to the next: recorded, but no part of the identity of an environment.
 VOLATILE = ("load_average", "memory_available_bytes")
-LIBRARIES = ("torch", "numpy", "scipy", "fvcore", "triton", "lisabench")
+# Variables that change how fast a CPU computes.
+VARIABLES = (
+    "OMP_WAIT_POLICY",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "KMP_AFFINITY",
+    "GOMP_CPU_AFFINITY",
+    "LD_PRELOAD",
+    "GLIBC_TUNABLES",
+) + (
+    "MALLOC_MMAP_THRESHOLD_",
+    "MALLOC_TRIM_THRESHOLD_",
+)
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "fvcore", "triton")
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -41,7 +54,7 @@ def environment(device: str) -> dict[str, Any]:
             "interop_threads": torch.get_num_interop_threads(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "mkl": torch.backends.mkl.is_available(),
-            "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+            "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         },
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "memory_bytes": _memory("total"),

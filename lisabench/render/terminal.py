@@ -110,7 +110,8 @@ def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) ->
             crossing = find_crossover(samples_by_tokens(ours, column), samples_by_tokens(baseline, column))
         except FitError:
             continue
-        found.append(f"{word}: {crossing.sentence(run.label(ours[0]['op']), run.label(baseline[0]['op']), quantity=word)}")
+        names = run.label(ours[0]["op"]), run.label(baseline[0]["op"])
+        found.append(f"{names[0]} against {names[1]}, {word}: {crossing.sentence(*names, quantity=word)}")
     return found
 
 

@@ -103,8 +103,17 @@ def _measure(task: dict[str, Any], channel: Connection) -> dict[str, Any]:
             return {"status": "oom", "reason": _first_line(error)}
         return {"status": "error", "reason": f"{type(error).__name__}: {_first_line(error)}"}
     finally:
-        if task["device"].startswith("cuda"):
-            torch.cuda.empty_cache()
+        _give_back(task["device"])
+
+
+def _give_back(device: str) -> None:
+    """Returns memory that the allocators keep, so that the next cell finds it free."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _first_line(error: BaseException) -> str:

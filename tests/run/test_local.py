@@ -164,7 +164,7 @@ def test_the_worker_is_gone_when_its_parent_was_killed(own_operators: Path, busy
 def test_settings_reach_the_worker_before_torch_does() -> None:
     with Worker(device="cpu", threads=1) as worker:
         worker.ready()
-        assert worker.environment["cpu"]["omp_wait_policy"] == "PASSIVE"
+        assert worker.environment["cpu"]["variables"]["OMP_WAIT_POLICY"] == "PASSIVE"
         assert worker.environment["cpu"]["threads"] == 1
         peaks = worker.peaks()
         assert peaks["flops_per_s_fp32"] > 1e8
