@@ -43,7 +43,7 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
 
 def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The cells of a plan with their predicted FLOPs and bytes."""
-    table = _table(f"{len(rows)} cells, in the order in which they run")
+    table = _table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run")
     for name in ("tokens", "grid", "batch", "mode", "dtype", "operator", "FLOP", "memory"):
         table.add_column(name, justify="left" if name in ("operator", "mode", "dtype") else "right", no_wrap=True)
     for row in rows:

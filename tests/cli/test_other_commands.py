@@ -1,0 +1,153 @@
+"""`ops`, `verify`, `env`, `report` and `compare` as their users meet them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, only_error
+
+from lisabench import registry
+from lisabench.journal import Journal, blank_record
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("command", ["scale", "train-small", "report", "compare", "ops", "verify", "env"])
+def test_every_command_has_help(command: str, lisabench: Run) -> None:
+    done = lisabench(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_ops_lists_all_and_shows_one_in_full(lisabench: Run) -> None:
+    listed = [json.loads(line) for line in lisabench("ops", "--json").stdout.splitlines()]
+    assert [operator["name"] for operator in listed] == registry.names()
+    assert all(operator["source"] for operator in listed)
+    table = lisabench("ops").stdout
+    assert all(name in table for name in registry.names())
+    one = lisabench("ops", "lisa").stdout
+    assert "reconstruct" in one
+    assert "patterns=4" in one
+
+
+@pytest.mark.parametrize(("name", "words"), [("lisaa", "did you mean 'lisa'"), ("nowhere.py:Mixer", "is not there")])
+def test_ops_refuses(name: str, words: str, lisabench: Run) -> None:
+    done = lisabench("ops", name)
+    assert done.returncode == 2
+    assert words in only_error(done)
+
+
+def test_verify_says_what_holds(lisabench: Run) -> None:
+    done = lisabench("verify", "--op", "linear", "--json")
+    assert done.returncode == 0
+    assert {finding["holds"] for finding in map(json.loads, done.stdout.splitlines())} == {True}
+
+
+def test_verify_tells_what_is_broken_and_what_is_absent(lisabench: Run, own_operators: Path) -> None:
+    done = lisabench("verify", "--op", "own.py:Plain,own.py:Raises")
+    assert done.returncode == 1
+    assert "states no reference" in done.stdout
+    assert "no such luck" in done.stdout
+    assert "laws are broken" in only_error(done)
+
+
+def test_env_is_json_with_the_measured_peaks(lisabench: Run) -> None:
+    done = lisabench("env", "--device", "cpu", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert found["libraries"]["torch"]
+    assert found["cpu"]["variables"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert found["peaks"]["flops_per_s_fp32"] > 0
+
+
+def test_report_of_nothing(lisabench: Run, tmp_path: Path) -> None:
+    done = lisabench("report", "nowhere")
+    assert done.returncode == 2
+    assert "is no run" in only_error(done)
+
+
+def made_run(path: Path, medians: dict[int, float], *, device_name: str = "a CPU", spread: float = 0.01) -> None:
+    """A run of written-down samples, as a sweep would leave it."""
+    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {"linear": {"given": {}}}}) as journal:
+        journal.add_environment("e", {"device_name": device_name, "machine": "x", "cpu": {"threads": 1}})
+        for tokens, median in medians.items():
+            samples = [median * (1 + spread * (i % 11 - 5) / 5) for i in range(40)]
+            fields: dict[str, Any] = {
+                "cell": str(tokens),
+                "op": "linear",
+                "options": {},
+                "tokens": tokens,
+                "batch": 1,
+                "mode": "forward",
+                "dtype": "fp32",
+            }
+            latency = {"median": median, "ci_low": median * 0.999, "ci_high": median * 1.001, "samples": samples, "warnings": []}
+            journal.append(blank_record(fields) | {"status": "ok", "latency_s": latency, "environment": "e"})
+
+
+def test_compare(lisabench: Run, tmp_path: Path) -> None:
+    made_run(tmp_path / "base", {16: 1.0, 32: 2.0, 64: 3.0, 128: 1.0})
+    made_run(tmp_path / "new", {16: 1.0, 32: 1.5, 64: 4.0, 256: 1.0})
+    done = lisabench("compare", "base", "new", "--json")
+    assert done.returncode == 0
+    found = {row["tokens"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {tokens: row["verdict"] for tokens, row in found.items()} == {16: "same", 32: "faster", 64: "slower"}
+    assert found[32]["ratio"] == pytest.approx(0.75)
+    assert found[32]["ratio_ci_low"] <= 0.75 <= found[32]["ratio_ci_high"]
+    done = lisabench("compare", "base", "new", "--fail-on", "slower")
+    assert done.returncode == 1
+    assert "1 of 3 cells are slower" in only_error(done)
+    assert "1 faster" in done.stdout
+    assert lisabench("compare", "base", "new", "--fail-on", "slower", "--threshold", "50%").returncode == 0
+
+
+def test_compare_of_different_machines_is_refused_unless_told(lisabench: Run, tmp_path: Path) -> None:
+    made_run(tmp_path / "base", {16: 1.0})
+    made_run(tmp_path / "new", {16: 2.0}, device_name="another CPU")
+    done = lisabench("compare", "base", "new")
+    assert done.returncode == 2
+    assert "differ in device_name" in only_error(done)
+    assert lisabench("compare", "base", "new", "--mix").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["base", "nowhere"], "is no run"),
+        (["base", "apart"], "share no finished cell"),
+        (["base", "base", "--threshold", "much"], "--threshold got 'much'"),
+        (["base", "base", "--fail-on", "faster"], "valid: slower"),
+        (["base"], "Missing argument"),
+    ],
+)
+def test_compare_refuses(args: list[str], words: str, lisabench: Run, tmp_path: Path) -> None:
+    made_run(tmp_path / "base", {16: 1.0})
+    made_run(tmp_path / "apart", {32: 1.0})
+    done = lisabench("compare", *args)
+    assert done.returncode == 2
+    assert words in only_error(done)
+
+
+def test_runs_of_trainings_and_sweeps_are_told_apart(lisabench: Run, tmp_path: Path) -> None:
+    made_run(tmp_path / "sweep", {16: 1.0})
+    trained = lisabench("train-small", "--op", "linear", "--no-baseline", "--epochs", "1", "--seeds", "1", "--out", "training")
+    assert trained.returncode == 0, trained.stderr
+    assert "linear" in lisabench("report", "training").stdout
+    for args in (["compare", "training", "sweep"], ["compare", "sweep", "training"], ["scale", "--resume", "--out", "training"]):
+        done = lisabench(*args)
+        assert done.returncode == 2
+        assert "train-small" in only_error(done)
+    done = lisabench("train-small", "--resume", "--out", "sweep")
+    assert done.returncode == 2
+
+
+def test_a_sweep_of_one_cell_reports(lisabench: Run) -> None:
+    assert lisabench("scale", "--op", "linear", "--no-baseline", "--tokens", "16", *SMALL, "--out", "run").returncode == 0
+    done = lisabench("report", "run")
+    assert done.returncode == 0
+    assert "growth" not in done.stdout

@@ -1,0 +1,117 @@
+"""The table and the sentences, from written-down records."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lisabench.journal import Record, blank_record
+from lisabench.render.terminal import fits_text, notes, plan_table, results_table
+from lisabench.results import Run
+
+
+def record(op: str, tokens: int, seconds: float | None, **fields: Any) -> Record:
+    made = blank_record(
+        {
+            "cell": f"{op}{tokens}{fields}",
+            "op": op,
+            "options": {},
+            "scope": "mixing",
+            "mode": "forward",
+            "batch": 1,
+            "height": 1,
+            "width": tokens,
+            "tokens": tokens,
+        }
+        | {"dim": 192, "heads": 3, "dtype": "fp32", "device": "cpu", "compiled": False}
+    )
+    if seconds is not None:
+        samples = [seconds * (1 + 0.001 * (i % 5 - 2)) for i in range(20)]
+        latency = {"median": seconds, "ci_low": 0.99 * seconds, "ci_high": 1.01 * seconds, "samples": samples, "warnings": []}
+        figures = {"memory_bytes": {"transient": 1024 * tokens}, "flops": {"analytic": 10.0 * tokens**2, "torch": 10.0 * tokens**2}}
+        made |= {"status": "ok", "latency_s": latency} | figures
+    return made | fields
+
+
+def run(records: list[Record], baseline: str | None = "softmax") -> Run:
+    stated: dict[str, Any] = {"lisa": {"given": {"engine": "fft"}, "caveat": "a reconstruction"}, "softmax": {"given": {}}}
+    return Run(path=Path("run"), plan={"kind": "scale", "baseline": baseline, "operators": stated}, records=records, environments={})
+
+
+def shown(renderable: Any) -> str:
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(renderable)
+    return console.export_text()
+
+
+SIZES = (256, 512, 1024, 2048, 4096)
+CURVES = [record("lisa", n, 1e-5 * n) for n in SIZES] + [record("softmax", n, 1e-8 * n**2) for n in SIZES]
+
+
+def test_rows_are_grouped_by_workload_the_fastest_first_with_its_ratio() -> None:
+    lines = [line.split() for line in shown(results_table(run(CURVES))).splitlines()]
+    at_256 = next(place for place, line in enumerate(lines) if line[:1] == ["256"])
+    assert lines[at_256] == ["256", "softmax", "655", "µs", "±1.0%", "1.00x", "256", "KiB", "655", "k"]
+    assert lines[at_256 + 1] == ["lisa", "(engine=fft)", "2.56", "ms", "±1.0%", "3.91x", "256", "KiB", "655", "k"]
+    at_4096 = [line for line in shown(results_table(run(CURVES))).splitlines() if "41.0 ms" in line or "168 ms" in line]
+    assert at_4096[0].split()[:3] == ["4,096", "lisa", "(engine=fft)"]
+    assert "0.24x" in at_4096[0]
+    assert "1.00x" in at_4096[1]
+
+
+def test_only_what_varies_has_a_column() -> None:
+    one = shown(results_table(run(CURVES)))
+    assert "cpu · mixing · forward · fp32 · dim 192 · heads 3 · batch 1" in one
+    two = shown(results_table(run([*CURVES, record("lisa", 256, 1.0, mode="train")])))
+    assert "mode" in two
+    assert "train" in two
+
+
+def test_failures_stand_in_the_table_and_say_why_below() -> None:
+    failed = run(
+        [
+            *CURVES,
+            record("lisa", 8192, None, status="oom", reason="predicted to need 9 GiB"),
+            record("softmax", 8192, None, status="timeout", reason="over"),
+        ]
+    )
+    assert "oom" in shown(results_table(failed))
+    text = "\n".join(line.plain for line in notes(failed))
+    assert "lisa (engine=fft) oom at 8,192 tokens: predicted to need 9 GiB" in text
+    assert "softmax timeout at 8,192 tokens: over" in text
+    assert "lisa (engine=fft): a reconstruction" in text
+
+
+def test_warnings_are_counted_and_told() -> None:
+    warned = CURVES[0] | {"latency_s": CURVES[0]["latency_s"] | {"warnings": ["noisy: very"]}}
+    assert "*" in shown(results_table(run([warned, *CURVES[1:]])))
+    assert any("1 cell carries a warning (noisy)" in line.plain for line in notes(run([warned, *CURVES[1:]])))
+
+
+def test_fits_and_crossover_in_words() -> None:
+    text = [line.plain for line in fits_text(run(CURVES))]
+    assert any(line.startswith("lisa (engine=fft)  latency ~ N^1.00") for line in text)
+    assert any(line.startswith("softmax            latency ~ N^2.00") for line in text)
+    assert "lisa (engine=fft) against softmax, latency: lisa (engine=fft) overtakes softmax at 1,000 tokens" in "\n".join(text)
+    assert any("flops: none up to 4,096 tokens" in line for line in text)
+
+
+def test_without_a_baseline_there_is_no_ratio_and_no_crossover() -> None:
+    alone = run([r for r in CURVES if r["op"] == "lisa"], baseline=None)
+    assert "softmax" not in shown(results_table(alone))
+    assert not any("against" in line.plain for line in fits_text(alone))
+
+
+def test_too_few_sizes_give_no_fit() -> None:
+    assert fits_text(run([r for r in CURVES if r["tokens"] == 256])) == []
+
+
+def test_plan() -> None:
+    row = CURVES[0] | {"predicted_flops": 1e9, "predicted_bytes": None}
+    text = shown(plan_table([row]))
+    assert "1 cell," in text
+    assert "1.00 G" in text
+    assert "–" in text
