@@ -21,6 +21,12 @@ def messages() -> Console:
     return _console(sys.stderr)
 
 
+def lines(console: Console, *texts: object, style: str = "") -> None:
+    """Prints each text on its own: broken between words on a terminal, in one line in a pipe."""
+    for text in texts:
+        console.print(text, style=style, markup=False, soft_wrap=not console.is_terminal)
+
+
 def _console(stream: object) -> Console:
     from rich.console import Console
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisabench import units
-from lisabench.cli.console import messages, results
+from lisabench.cli.console import lines, messages, results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,10 +69,8 @@ def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None
     if not as_json:
         console = results()
         console.print(fitting_table(run, console))
-        for line in fits_text(run):
-            console.print(line, soft_wrap=True)
-        for line in notes(run):
-            console.print(line, soft_wrap=True, style="dim")
+        lines(console, *fits_text(run))
+        lines(console, *notes(run), style="dim")
     written = render_run(run)
     if quiet:
         return
@@ -102,7 +100,7 @@ def fitting_table(run: Run, console: Console) -> Table:
 
 
 def _say(text: str) -> None:
-    messages().print(text, soft_wrap=True, markup=False)
+    lines(messages(), text)
 
 
 class Watch:
@@ -114,6 +112,7 @@ class Watch:
         if sys.stderr.isatty() and not quiet:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+            # Drawn twice a second: more would take time from the cores that are being measured.
             self.bar = Progress(
                 BarColumn(bar_width=12),
                 MofNCompleteColumn(),
@@ -121,6 +120,7 @@ class Watch:
                 TextColumn("[dim]{task.fields[left]}"),
                 console=messages(),
                 transient=True,
+                refresh_per_second=2,
             )
             self.task = self.bar.add_task("starting", total=len(cells), left="")
         self.name = ""

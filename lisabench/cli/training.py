@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisabench import units
-from lisabench.cli.console import messages, results
+from lisabench.cli.console import lines, messages, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,7 +95,7 @@ def _table(run: Run) -> Table:
 
 
 def _say(text: str) -> None:
-    messages().print(text, soft_wrap=True, markup=False)
+    lines(messages(), text)
 
 
 class Watch:

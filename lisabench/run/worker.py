@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-PROGRESS_EVERY = 0.1
+PROGRESS_EVERY = 0.5
 
 
 def main() -> None:
