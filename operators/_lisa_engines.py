@@ -132,6 +132,8 @@ def dense(
 def pairwise_weights(table: Tensor, grid: Grid, boundary: str) -> Tensor:
     """The weight of D(i, j) for every pair of tokens, (h, R, N, N): windows that slide over the table, several times faster than a gather."""
     height, width = grid
+    if torch.compiler.is_compiling():  # the backward of unfold that torch 2.13 compiles for CPUs writes out of bounds
+        return table.flatten(-2)[..., offset_index(grid, boundary, torch.arange(grid.tokens, device=table.device))]
     if boundary == "periodic":
         rows, columns = (torch.arange(1 - side, side, device=table.device) % side for side in grid)
         table = table[..., rows[:, None], columns]

@@ -34,8 +34,8 @@ class TooLargeError(Exception):
 class Subject:
     """What is timed: `function(*inputs)`, and for training its backward as well.
 
-    `prepared` are the tensors that mix takes, whatever the scope; `checked` is false where no reference can be held
-    against the function.
+    The function is the module's mix on prepared tensors, or the module itself on `x` where the scope is the layer or the
+    module has no mix.
     """
 
     operator: Operator
@@ -63,7 +63,9 @@ class Subject:
         inputs = self.inputs
         if not self.trains:
             return torch.no_grad()(partial(function, *inputs))
-        leaves, gradient = self.leaves(), torch.ones_like(self.first_output())
+        with torch.no_grad():
+            gradient = torch.ones_like(self.function(*inputs))
+        leaves = self.leaves()
 
         def forward_and_backward() -> Sequence[Tensor]:
             return torch.autograd.grad(function(*inputs), leaves, gradient)
@@ -78,10 +80,6 @@ class Subject:
         out.backward(torch.ones_like(out))
         for leaf in [*self.inputs, *self.module.parameters()]:
             leaf.grad = None
-
-    def first_output(self) -> Tensor:
-        with torch.no_grad():
-            return self.function(*self.inputs)
 
 
 def build(cell: Cell, seed: int) -> Subject:
@@ -108,11 +106,12 @@ def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = 
     _fits(cell)
     progress("building", None)
     subject = build(cell, seed)
-    output = subject.first_output()
+    function = torch.compile(subject.function) if cell.workload.compiled else subject.function
+    with torch.no_grad():
+        output = function(*subject.inputs)
     _check_shape(subject, output)
     error, absent = _check_numbers(subject, output)
     standing = [*subject.inputs, *subject.module.parameters(), *subject.module.buffers()]
-    function = torch.compile(subject.function) if cell.workload.compiled else None
     device = cell.workload.device
     latency = measure_latency(subject.call(function), device=device, limits=limits, progress=progress)
     progress("counting", latency.median)

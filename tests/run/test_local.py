@@ -169,3 +169,15 @@ def test_settings_reach_the_worker_before_torch_does() -> None:
         peaks = worker.peaks()
         assert peaks["flops_per_s_fp32"] > 1e8
         assert peaks["bytes_per_s"] > 1e8
+
+
+@pytest.mark.slow
+def test_compiled_operators_are_checked_and_timed() -> None:
+    """In training too: torch's compiled backward of LiSA's windows once wrote out of bounds."""
+    with Worker(device="cpu", threads=1) as worker:
+        for engine in ("dense", "fft"):
+            options = registry.load("lisa").resolve({"engine": engine})
+            shape = Workload(grid=Grid(6, 6), dim=32, heads=2, compiled=True, mode="train")
+            found = measure(worker, Cell(op="lisa", options=options, workload=shape), timeout=240)
+            assert found["status"] == "ok", found
+            assert found["relative_error"] < 1e-5
