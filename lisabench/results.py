@@ -69,7 +69,11 @@ def table(
     """A row a record. Figures that are absent are NaN; options are JSON text; raw samples stay in the records."""
     import pandas as pd
 
-    rows = [dict(_flat(record, labels or {}, environments or {})) for record in records]
+    known = environments or {}
+    devices = {r["device"]: _device_words(known.get(r["environment"]), r["device"]) for r in records if r["environment"]}
+    rows = [dict(_flat(record, labels or {}, known)) for record in records]
+    for row in rows:  # a cell that never ran has no environment: it was meant for the device of the others
+        row["device_name"] = row["device_name"] or devices.get(row["device"], row["device"])
     frame = pd.DataFrame(rows)
     for group, names in FIGURES.items():
         for name in names:
@@ -82,9 +86,9 @@ def table(
 
 
 def _flat(record: Record, labels: Mapping[str, str], environments: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    environment = environments.get(record["environment"] or "", {})
+    environment = environments.get(record["environment"] or "")
     yield "label", labels.get(record["op"], record["op"])
-    yield "device_name", _device_words(environment, record["device"])
+    yield "device_name", _device_words(environment, record["device"]) if environment else None
     for name, value in record.items():
         if name in FIGURES:
             figures = value or {}
@@ -98,8 +102,8 @@ def _flat(record: Record, labels: Mapping[str, str], environments: Mapping[str, 
             yield name, value
 
 
-def _device_words(environment: Mapping[str, Any], device: str) -> str:
-    """'AMD EPYC, 2 threads' or the GPU's name; the bare device where nothing was measured."""
+def _device_words(environment: Mapping[str, Any] | None, device: str) -> str:
+    """'AMD EPYC, 2 threads' or the GPU's name; the bare device where its environment is not known."""
     if not environment:
         return device
     threads = environment.get("cpu", {}).get("threads")

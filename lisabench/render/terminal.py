@@ -17,7 +17,7 @@ from lisabench.results import CURVE, WORKLOAD, Run, curves, samples_by_tokens
 
 # What the closing lines fit: word, column, and the verbs of a crossover's sentence.
 FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic"}
-_STANDARD = {"scope": "mixing", "compiled": False}
+UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
 
 
 def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
@@ -98,7 +98,10 @@ def _medians(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:
 
 
 def _exponent(law: PowerLaw) -> str:
-    if law.ci_high - law.ci_low < 0.005:
+    width = law.ci_high - law.ci_low
+    if width > UNDETERMINED:
+        return f"? ({law.points} sizes do not tell)"
+    if width < 0.005:
         return f"{law.exponent:.2f}"
     return f"{law.exponent:.2f} ({law.ci_low:.2f} to {law.ci_high:.2f})"
 

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lisabench.journal import blank_record
+from lisabench.results import curves, samples_by_tokens, table
+
+ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
+
+
+def record(tokens: int, **fields: Any) -> dict[str, Any]:
+    fixed = {"cell": str(tokens), "op": "linear", "options": {"key_dim": None}, "tokens": tokens, "height": 1, "width": tokens}
+    return (
+        blank_record(
+            fixed
+            | {"scope": "mixing", "mode": "forward", "dtype": "fp32", "compiled": False, "dim": 8, "heads": 2, "batch": 1, "device": "cpu"}
+        )
+        | fields
+    )
+
+
+OK = {
+    "status": "ok",
+    "environment": "e",
+    "latency_s": {"median": 0.5, "ci_low": 0.4, "ci_high": 0.6, "samples": [0.4, 0.5, 0.6], "warnings": ["noisy: x"]},
+}
+OK |= {"memory_bytes": {"transient": 7, "saved": None}, "flops": {"analytic": 3.0}}
+
+
+def test_a_row_a_record_with_nested_fields_by_a_dot() -> None:
+    frame = table([record(4, **OK), record(8)], labels={"linear": "Linear"}, environments=ENVIRONMENTS)
+    first, second = frame.to_dict("records")
+    assert first["latency_s.median"] == 0.5
+    assert first["latency_s.samples"] == 3
+    assert first["latency_s.warnings"] == "noisy: x"
+    assert first["memory_bytes.saved"] != first["memory_bytes.saved"]  # absent is NaN, never 0
+    assert first["label"] == "Linear"
+    assert first["options"] == '{"key_dim": null}'
+    assert second["latency_s.median"] != second["latency_s.median"]
+
+
+def test_a_cell_that_never_ran_belongs_to_the_device_of_the_others() -> None:
+    frame = table([record(4, **OK), record(8), record(4, **OK | {"environment": "g"}, device="cuda:0")], environments=ENVIRONMENTS)
+    assert list(frame["device_name"]) == ["a CPU, 2 threads", "a CPU, 2 threads", "a GPU"]
+    assert list(table([record(8)])["device_name"]) == ["cpu"]
+
+
+def test_an_empty_run_has_the_columns() -> None:
+    assert "latency_s.median" in table([]).columns
+
+
+def test_samples_and_curves() -> None:
+    records = [record(8), record(4, **OK), record(2, **OK)]
+    assert samples_by_tokens(records, "latency_s.median") == {4: [0.4, 0.5, 0.6], 2: [0.4, 0.5, 0.6]}
+    assert samples_by_tokens(records, "memory_bytes.transient") == {4: [7.0], 2: [7.0]}
+    assert samples_by_tokens(records, "memory_bytes.saved") == {}
+    (by_op,) = curves(records).values()
+    assert [r["tokens"] for r in by_op["linear"]] == [2, 4, 8]
+    with pytest.raises(KeyError):
+        samples_by_tokens(records, "nonsense.median")
