@@ -14,9 +14,10 @@ from pathlib import Path
 
 from lisabench.journal import Journal, Record
 from lisabench.measure.latency import Limits
+from lisabench.presets import Shape
 from lisabench.run.engine import Settings, run_cells
 from lisabench.run.local import Worker
-from lisabench.sweep import Cell, Shape, Sweep, grids, resolve_operators
+from lisabench.sweep import Cell, Sweep, grids, resolve_operators
 
 LIMITS = Limits(seconds=0.5)
 

@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from lisabench.errors import InputError
 from lisabench.workload import Grid, Workload
 
-__all__ = ["Cost", "Grid", "MultiHeadMixer", "Operator", "Option", "Reference", "Workload", "fft_flops", "projection_flops"]
+SHAPE_ARGUMENTS = ("dim", "num_heads", "grid")
+
+__all__ = ["Cost", "Grid", "MultiHeadMixer", "Operator", "Option", "Reference", "Workload", "checked_grid", "fft_flops", "projection_flops"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +114,13 @@ class Operator:
 
     @property
     def options(self) -> dict[str, Option]:
-        """The module's keyword-only arguments."""
+        """The module's keyword-only arguments whose defaults are plain values (numbers, text, None): those a record can state."""
         parameters = inspect.signature(self.module.__init__).parameters.values()
-        return {p.name: Option(name=p.name, default=p.default, annotation=_annotation(p)) for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {
+            p.name: Option(name=p.name, default=p.default, annotation=_annotation(p))
+            for p in parameters
+            if p.kind is p.KEYWORD_ONLY and p.name not in SHAPE_ARGUMENTS and _is_plain(p.default)
+        }
 
     def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """All options with their values: those given, over the defaults."""
@@ -123,7 +130,29 @@ class Operator:
         """The module for a workload's shape, in float32 on the current default device."""
         names = inspect.signature(self.module.__init__).parameters
         shape = {"dim": workload.dim, "num_heads": workload.heads, "grid": workload.grid}
-        return self.module(**{name: value for name, value in shape.items() if name in names}, **options)
+        module = self.module(**{name: value for name, value in shape.items() if name in names}, **options)
+        if type(module).forward is nn.Module.forward:  # a mixer that has only its parts
+            module.forward = partial(_in_a_row, module)
+        return module
+
+
+def _in_a_row(module: Any, x: Tensor) -> Tensor:
+    """prepare, mix and finish, where they are there."""
+    prepared = module.prepare(x) if hasattr(module, "prepare") else (x,)
+    mixed = module.mix(*prepared) if isinstance(prepared, (tuple, list)) else module.mix(prepared)
+    result: Tensor = module.finish(mixed) if hasattr(module, "finish") else mixed
+    return result
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def checked_grid(grid: Any) -> Grid:
+    """The grid as it was given, or a ValueError that says what is valid."""
+    if not (isinstance(grid, (tuple, list)) and len(grid) == 2 and all(isinstance(side, int) and side >= 1 for side in grid)):
+        raise ValueError(f"grid got {grid!r}; valid: (height, width), whole numbers of 1 or more")
+    return Grid(*grid)
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
@@ -141,10 +170,10 @@ class MultiHeadMixer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], *, key_dim: int | None = None) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is not a multiple of num_heads {num_heads}")
+        if num_heads < 1 or dim < 1 or dim % num_heads:
+            raise ValueError(f"dim got {dim} with num_heads {num_heads}; valid: dim a multiple of num_heads, both 1 or more")
         self.num_heads = num_heads
-        self.grid = Grid(*grid)
+        self.grid = checked_grid(grid)
         self.key_dim = dim // num_heads if key_dim is None else key_dim
         if self.key_dim < 1:
             raise ValueError(f"key_dim must be 1 or more, got {key_dim}")

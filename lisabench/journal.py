@@ -6,6 +6,7 @@ skipped for want of budget may get a second record when the run is resumed: the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ SCHEMA = 1
 JOURNAL, PLAN, ENVIRONMENT, LOCK = "journal.jsonl", "plan.json", "environment.json", ".lock"
 FREE_BYTES_NEEDED = 16 * 2**20
 BUDGET = "budget"
+REQUIRED = {"schema", "kind", "cell", "op", "status", "reason", "environment"}
 Record = dict[str, Any]
 
 
@@ -60,12 +62,19 @@ def read_records(run: Path) -> list[Record]:
     Raises:
         InputError: there is no run, or its journal holds something else than records.
     """
-    return _latest(_parse((run / JOURNAL).read_bytes() if is_run(run) else _no_run(run), run)[0])
+    if not is_run(run):
+        raise _no_run(run)
+    return _latest(_parse(_read(run / JOURNAL), run)[0])
 
 
 def read_plan(run: Path) -> dict[str, Any]:
     """plan.json of a run."""
-    return _read_json(run / PLAN)
+    if not is_run(run):
+        raise _no_run(run)
+    plan = _read_json(run / PLAN)
+    if not {"kind", "operators", "cells"} <= set(plan):
+        raise RunError(f"{str(run / PLAN)!r} is damaged (it states no kind, operators or cells); restore it from a copy")
+    return plan
 
 
 def read_environments(run: Path) -> dict[str, Any]:
@@ -74,21 +83,37 @@ def read_environments(run: Path) -> dict[str, Any]:
 
 
 def is_run(run: Path) -> bool:
-    return (run / JOURNAL).is_file()
+    """Whether a run was begun in this folder."""
+    try:
+        return (run / PLAN).is_file() or (run / JOURNAL).is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
 
 
-def _no_run(run: Path) -> bytes:
-    raise InputError(f"{str(run)!r} is no run: it has no {JOURNAL}; give a folder that `lisabench scale` or `train-small` wrote")
+def _no_run(run: Path) -> InputError:
+    return InputError(f"{str(run)!r} is no run: it has no {PLAN}; give a folder that `lisabench scale` or `train-small` wrote")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-    except FileNotFoundError:
-        raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale` or `train-small` wrote") from None
+        found = json.loads(_read(path))
     except ValueError as error:
         raise RunError(f"{str(path)!r} is damaged ({error}); restore it from a copy") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{str(path)!r} is damaged (it holds no JSON object); restore it from a copy")
+    return found
+
+
+def _read(path: Path) -> bytes:
+    """The file's content; a journal that is not there yet is empty: the run was stopped before its first cell."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        if path.name == JOURNAL:
+            return b""
+        raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale` or `train-small` wrote") from None
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give a run that can") from error
 
 
 def _parse(content: bytes, run: Path) -> tuple[list[Record], int]:
@@ -112,6 +137,10 @@ def _parse(content: bytes, run: Path) -> tuple[list[Record], int]:
             if last or (number == len(lines) - 1 and not lines[-1]):
                 break
             raise RunError(f"{run / JOURNAL} line {number} is damaged ({error}); restore the file from a copy or cut it there") from error
+        if not set(record) >= REQUIRED:
+            raise RunError(
+                f"{run / JOURNAL} line {number} is damaged (it lacks {', '.join(sorted(REQUIRED - set(record)))}); restore the file from a copy"
+            )
         records.append(record)
         good += len(line) + 1
     return records, good
@@ -137,11 +166,13 @@ class Journal:
     @classmethod
     def create(cls, run: Path, plan: dict[str, Any]) -> Journal:
         """Makes a new run. InputError where one stands already, RunError where it cannot be written."""
-        if is_run(run) or (run / PLAN).exists():
+        if is_run(run):
             raise InputError(f"{str(run)!r} holds a run already; go on with it by --resume, or give another --out")
-        if run.exists() and (not run.is_dir() or any(entry.name != LOCK for entry in run.iterdir())):
-            raise InputError(f"{str(run)!r} exists and is no run; give a new or an empty folder with --out")
+        new = False
         try:
+            new = not run.exists()
+            if not new and (not run.is_dir() or any(entry.name != LOCK for entry in run.iterdir())):
+                raise InputError(f"{str(run)!r} exists and is no run; give a new or an empty folder with --out")
             run.mkdir(parents=True, exist_ok=True)
             free = os.statvfs(run).f_bavail * os.statvfs(run).f_frsize
             if free < FREE_BYTES_NEEDED:
@@ -152,19 +183,23 @@ class Journal:
             write_json(run / PLAN, plan)
             file = open(run / JOURNAL, "xb", buffering=0)  # noqa: SIM115  # stays open for the run
         except OSError as error:
+            _take_back(run, new=new)
             raise _unwritable(run, error) from error
+        except RunError:
+            _take_back(run, new=new)
+            raise
         return cls(run=run, records=[], dropped_torn_line=False, _file=file, _lock=lock)
 
     @classmethod
     def resume(cls, run: Path) -> Journal:
         """Opens a run to go on with it; drops a torn last line."""
         if not is_run(run):
-            _no_run(run)
+            raise _no_run(run)
         try:
             lock = _locked(run)
-            content = (run / JOURNAL).read_bytes()
+            content = _read(run / JOURNAL)
             records, good = _parse(content, run)
-            file = open(run / JOURNAL, "r+b", buffering=0)  # noqa: SIM115
+            file = open(run / JOURNAL, "r+b" if content else "wb", buffering=0)  # noqa: SIM115
             file.truncate(good)
             file.seek(good)
         except OSError as error:
@@ -212,6 +247,17 @@ class Journal:
             os.ftruncate(self._file.fileno(), end)
         except OSError:
             return
+
+
+def _take_back(run: Path, *, new: bool) -> None:
+    """Removes what `create` made before it failed; a folder that stood before stays."""
+    if not new:
+        return
+    for name in (JOURNAL, PLAN, LOCK):
+        with contextlib.suppress(OSError):
+            (run / name).unlink()
+    with contextlib.suppress(OSError):
+        run.rmdir()
 
 
 def _locked(run: Path) -> Any:

@@ -140,7 +140,7 @@ def verify(operator: Operator, options: Mapping[str, Any]) -> Iterator[Finding]:
             except LawBrokenError as broken:
                 holds, detail = False, f"on {grid}: {broken}"
                 break
-            except Exception as error:  # an operator of a user's may raise anything
+            except (Exception, SystemExit) as error:  # an operator of a user's may raise anything
                 holds, detail = False, f"on {grid}: {type(error).__name__}: {error}".splitlines()[0]
                 break
         yield Finding(law=name, holds=holds, detail=detail)

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
 from importlib import metadata
@@ -62,15 +63,13 @@ def load(name: str) -> Operator:
 
 def digest(name: str) -> str | None:
     """A content hash of a user's own file, so that a changed file is a changed operator; None for the others."""
-    return hashlib.sha256(_split(name)[0].read_bytes()).hexdigest()[:16] if is_file_spec(name) else None
-
-
-def resolved(name: str) -> str:
-    """The same operator by a name that holds from any folder."""
     if not is_file_spec(name):
-        return name
-    path, class_name = _split(name)
-    return f"{path.resolve()}:{class_name}"
+        return None
+    path, _ = _split(name)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"operator file {str(path)!r} cannot be read ({error.strerror}); give a file that can") from error
 
 
 @lru_cache
@@ -102,8 +101,12 @@ def _split(name: str) -> tuple[Path, str]:
     file, colon, class_name = name.rpartition(":")
     if not colon or not class_name.isidentifier():
         raise InputError(f"operator {name!r} names no class; write FILE.py:CLASS")
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = Path(file)
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        there = False
+    if not there:
         raise InputError(f"operator file {file!r} is not there; write FILE.py:CLASS with a path that exists")
     return path, class_name
 
@@ -118,7 +121,8 @@ def _load_file(name: str) -> Operator:
     sys.modules[module_name] = module
     sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours, as it does when it is run
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # on stdout only results may stand
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise InputError(f"operator file {str(path)!r} cannot be imported ({_words(error)}); run it with python to see where") from error
     finally:
@@ -152,5 +156,5 @@ def _as_operator(found: Any, *, name: str, origin: str) -> Operator:
         raise InputError(
             f"{name}: __init__ requires ({', '.join(required)}); it must take (dim, num_heads, grid), other arguments with defaults"
         )
-    title = (inspect.getdoc(found) or found.__name__).splitlines()[0]
+    title = (found.__dict__.get("__doc__") or found.__name__).strip().splitlines()[0]
     return Operator(name=name, title=title, module=found, source=origin, formula="", time_order="", memory_order="", origin=origin)

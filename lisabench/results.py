@@ -55,11 +55,13 @@ class Run:
 
 def read_run(path: Path, *, kind: str = "scale") -> Run:
     """Reads a run's folder. InputError where there is none, or where it is one of another kind."""
-    records, plan = read_records(path), read_plan(path)
+    plan, records = read_plan(path), read_records(path)
     if plan.get("kind") != kind:
         raise InputError(
             f"{str(path)!r} was written by `lisabench {COMMANDS.get(plan.get('kind', ''), 'something else')}`; give a run of `lisabench {COMMANDS[kind]}`"
         )
+    if not records:
+        raise InputError(f"{str(path)!r} holds no records yet; go on with it by: lisabench {COMMANDS[kind]} --resume --out {path}")
     return Run(path=path, plan=plan, records=records, environments=read_environments(path))
 
 

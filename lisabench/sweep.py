@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from lisabench import registry
 from lisabench.errors import InputError, unknown
+from lisabench.presets import PRESETS, Shape
 from lisabench.workload import DTYPES, MODES, SCOPES, Grid, Workload, most_square
 
 if TYPE_CHECKING:
     from lisabench.contract import Cost
 
 MAX_CELLS = 100_000
+LARGEST = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +34,17 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """Content hash: equal cells have equal keys on every machine."""
-        return _hash({"op": self.op, "options": self.options, "digest": self.digest} | self.workload.record_fields())
+        # A user's file is known by what is in it, wherever it lies.
+        op = self.op.rpartition(":")[2] if self.digest else self.op
+        return _hash({"op": op, "options": self.options, "digest": self.digest} | self.workload.record_fields())
 
     @cached_property
     def series(self) -> str:
         """What the cell shares with the smaller and larger ones of its curve: all but tokens, grid and batch."""
         fixed = {k: v for k, v in self.workload.record_fields().items() if k not in ("tokens", "height", "width", "batch")}
-        return _hash({"op": self.op, "options": self.options} | fixed)
+        # A user's file is known by what is in it, wherever it lies.
+        op = self.op.rpartition(":")[2] if self.digest else self.op
+        return _hash({"op": op, "options": self.options} | fixed)
 
     @cached_property
     def cost(self) -> Cost | None:
@@ -62,49 +68,6 @@ class Cell:
     def record_fields(self) -> dict[str, Any]:
         """The fields of a record that state this cell."""
         return {"cell": self.key, "op": self.op, "options": self.options} | self.workload.record_fields()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A grid with the width of the model at it."""
-
-    grid: Grid
-    dim: int
-    heads: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """Attention shapes of a published model, one or several stages."""
-
-    shapes: tuple[Shape, ...]
-    source: str
-
-
-def _one(height: int, width: int, dim: int, heads: int, source: str) -> Preset:
-    return Preset(shapes=(Shape(grid=Grid(height, width), dim=dim, heads=heads),), source=source)
-
-
-_DEIT = "Touvron et al., Training data-efficient image transformers, ICML 2021, table 1; 224 px, patch 16"
-PRESETS: dict[str, Preset] = {
-    "deit-t": _one(14, 14, 192, 3, _DEIT),
-    "deit-s": _one(14, 14, 384, 6, _DEIT),
-    "deit-b": _one(14, 14, 768, 12, _DEIT),
-    "vit-l": _one(14, 14, 1024, 16, "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, table 1; 224 px, patch 16"),
-    "sam-b": _one(
-        64, 64, 768, 12, "Kirillov et al., Segment Anything, ICCV 2023, app. A; ViT-B, 1024 px, patch 16, global attention blocks"
-    ),
-    "dit-xl-2": _one(
-        16, 16, 1152, 16, "Peebles and Xie, Scalable Diffusion Models with Transformers, ICCV 2023, table 1; 32 x 32 latents, patch 2"
-    ),
-    "swin-t": Preset(
-        shapes=tuple(
-            Shape(grid=Grid(side, side), dim=dim, heads=heads)
-            for side, dim, heads in ((56, 96, 3), (28, 192, 6), (14, 384, 12), (7, 768, 24))
-        ),
-        source="Liu et al., Swin Transformer, ICCV 2021, table 7; 224 px, the grids of its four stages (attention over the whole grid here)",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +188,8 @@ def _whole(text: str, what: str, given: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
-        raise InputError(f"{what} got {given!r}; valid: whole numbers of 1 or more, as a list a,b,c or a doubling range a..b")
+    if not 1 <= number <= LARGEST:
+        raise InputError(f"{what} got {given!r}; valid: whole numbers of 1 to {LARGEST:,}, as a list a,b,c or a doubling range a..b")
     return number
 
 
@@ -239,9 +202,8 @@ def resolve_operators(given: Sequence[str], baseline: str | None, assignments: S
     for text in given:
         for name in _parts(text, "--op"):
             ops += registry.names() if name == "all" else [name]
-    if baseline is not None:
-        ops.append(baseline)
-    ops = list(dict.fromkeys(ops))
+    named = list(dict.fromkeys(ops))
+    ops = named if baseline is None or baseline in named else [*named, baseline]
     for op in ops:
         registry.check_name(op)
     options: dict[str, dict[str, Any]] = {op: {} for op in ops}
@@ -250,11 +212,10 @@ def resolve_operators(given: Sequence[str], baseline: str | None, assignments: S
         op, dot, name = target.rpartition(".")
         if dot and op not in ops:
             raise unknown("operator in --op-option", op, ops)
-        takers = [candidate for candidate in ([op] if dot else ops) if name in registry.load(candidate).options]
+        candidates = [op] if dot else named  # the baseline that stands beside them stays as it is
+        takers = [candidate for candidate in candidates if name in registry.load(candidate).options]
         if not takers:
-            raise unknown(
-                "option in --op-option", name, sorted({f"{o}.{n}" for o in ([op] if dot else ops) for n in registry.load(o).options})
-            )
+            raise unknown("option in --op-option", name, sorted({f"{o}.{n}" for o in candidates for n in registry.load(o).options}))
         for taker in takers:
             options[taker][name] = registry.load(taker).options[name].parse(value)
     return [(op, registry.load(op).resolve(options[op])) for op in ops]
@@ -269,8 +230,6 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def check(sweep: Sweep) -> list[Cell]:
     """The cells, or InputError for what no operator could run: shapes that do not go together, options that none takes."""
-    import torch
-
     for name, values, valid in (("--mode", sweep.modes, MODES), ("--dtype", sweep.dtypes, DTYPES), ("--scope", (sweep.scope,), SCOPES)):
         for value in values:
             if value not in valid:
@@ -285,10 +244,16 @@ def check(sweep: Sweep) -> list[Cell]:
     for op, options in sweep.ops:
         if registry.is_file_spec(op):
             continue  # a user's own constructor runs in the worker, where it can harm nothing
-        first = next(cell.workload for cell in cells if cell.op == op)
-        try:
-            with torch.device("meta"):
-                registry.load(op).build(first, options)
-        except ValueError as error:
-            raise InputError(f"operator {op}: {error}; see `lisabench ops {op}`") from error
+        check_options(op, options, next(cell.workload for cell in cells if cell.op == op))
     return cells
+
+
+def check_options(op: str, options: Mapping[str, Any], workload: Workload) -> None:
+    """InputError where the operator cannot be built with these options at a workload's shape; nothing is allocated."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            registry.load(op).build(workload, options)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"operator {op}: {str(error).splitlines()[0]}; see `lisabench ops {op}`") from error

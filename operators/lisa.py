@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, fft_flops, projection_flops
+from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, projection_flops
 from lisabench.operators._lisa_engines import (
     by_fft,
     dense,
@@ -88,7 +88,8 @@ class LiSA(MultiHeadMixer):
 
     prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
     mix: `lisa_attention`. finish: LayerNorm over C, linear out. The tables start as N(0, 0.02^2).
-    In evaluation without gradients the spectra of the tables are kept, and dropped when the tables change.
+    In evaluation without gradients the spectra of the tables are kept, and dropped when the tables change. On a GPU a change
+    through `.data` is not seen: call `eval()` after it.
     """
 
     def __init__(
@@ -132,6 +133,13 @@ class LiSA(MultiHeadMixer):
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
         return merged
 
+    def train(self, mode: bool = True) -> LiSA:
+        self._kept = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
+
     def _spectra(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
         tables = (self.kernel_patterns, self.context_patterns)
         state = (dtype, *((table.data_ptr(), table.device, table._version) for table in tables))
@@ -149,11 +157,12 @@ class LiSA(MultiHeadMixer):
         An offset keeps its share of the image: (dy, dx) on the new grid takes the weight of (dy H/H', dx W/W') on the
         old one, by linear interpolation, at the rim the nearest. The parameters are replaced: make an optimiser anew.
         """
-        old, self.grid, self._kept = self.grid, Grid(*grid), None
+        old, new = self.grid, checked_grid(grid)
         for name in ("kernel_patterns", "context_patterns"):
             table = getattr(self, name).detach()
-            rows, columns = (_interpolation(old[axis], self.grid[axis], self.boundary).to(table) for axis in (0, 1))
-            setattr(self, name, nn.Parameter(rows @ table @ columns.T))
+            rows, columns = (_interpolation(old[axis], new[axis], self.boundary).to(table) for axis in (0, 1))
+            setattr(self, name, nn.Parameter(rows @ table @ columns.T, requires_grad=getattr(self, name).requires_grad))
+        self.grid, self._kept = new, None
 
 
 def _interpolation(old: int, new: int, boundary: str) -> Tensor:
@@ -193,17 +202,15 @@ def _checked(
 ) -> Grid:
     _one_of("boundary", boundary, BOUNDARIES)
     _one_of("engine", engine, ENGINES)
-    grid = Grid(*grid)
-    if min(grid) < 1:
-        raise ValueError(f"grid got {tuple(grid)}; height and width must be 1 or more")
-    if query.ndim != 4:
-        raise ValueError(f"query got shape {tuple(query.shape)}; valid: (batch, heads, tokens, channels)")
+    grid = checked_grid(grid)
+    if query.ndim != 4 or 0 in query.shape:
+        raise ValueError(f"query got shape {tuple(query.shape)}; valid: (batch, heads, tokens, channels), none of them 0")
     batch, heads, tokens = query.shape[:3]
     if tokens != grid.tokens:
         raise ValueError(f"grid got {tuple(grid)}, which makes {grid.tokens} tokens; query has {tokens}")
     if key.shape != query.shape:
         raise ValueError(f"key got shape {tuple(key.shape)}; valid: that of query, {tuple(query.shape)}")
-    if value.ndim != 4 or value.shape[:3] != query.shape[:3]:
+    if value.ndim != 4 or value.shape[:3] != query.shape[:3] or 0 in value.shape:
         raise ValueError(f"value got shape {tuple(value.shape)}; valid: ({batch}, {heads}, {tokens}, channels)")
     valid = (heads, *table_shape(grid, boundary))
     for name, table in (("kernel_patterns", kernel_patterns), ("context_patterns", context_patterns)):
@@ -246,7 +253,7 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
         return Cost(
             mix_flops=2.0 * square * (d_k + d_v + 2 * patterns),
             projection_flops=projection_flops(workload, d_k),
-            transient_bytes=(weights + 2.0 * square) * item,
+            transient_bytes=(1.5 * weights + 2.0 * square) * item,
             saved_bytes=(weights + 2.0 * square) * item,
             traffic_bytes=traffic,
         )
@@ -257,7 +264,7 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
     table_way = fft_flops(height * width, real=True)
     channels = patterns * (d_k + d_v)
     products = 6.0 * planes * channels * height * half
-    sums = 2.0 * planes * channels * tokens
+    sums = 2.0 * planes * patterns * d_k * tokens  # q . (P_r (*) k); the weighted sum over patterns is pointwise
     # In evaluation the tables' spectra are at hand; in training they are made at every step.
     spectra = tables * table_way if workload.mode == "train" else 0.0
     plane_bytes = spectrum_bytes((height, width), max(d_k, d_v), item)

@@ -89,6 +89,30 @@ class OutOfMemory(Plain):
         return self.linear(x)
 
 
+class OnlyMix(nn.Module):
+    def mix(self, x):
+        return 2 * x
+
+
+class ChangesItsInput(Plain):
+    def forward(self, x):
+        return x.mul_(1.5)
+
+
+class Widens(Plain):
+    def forward(self, x):
+        return x.double()
+
+
+class Odd(nn.Module):
+    def __init__(self, *, dim, num_heads, grid, act=nn.GELU, bound=float("inf"), depth: int = 2):
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
 class Needy(nn.Module):
     def __init__(self, dim, colour):
         super().__init__()

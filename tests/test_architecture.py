@@ -15,7 +15,7 @@ LAYERS = [
     {"run", "train", "render", "laws"},
     {"analysis", "sweep", "journal", "results", "measure"},
     {"registry"},
-    {"contract", "workload"},
+    {"contract", "presets", "workload"},
     {"files"},
     {"errors", "units"},
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lisabench.errors import InputError, RunError
-from lisabench.journal import JOURNAL, Journal, blank_record, is_settled, read_environments, read_records
+from lisabench.journal import JOURNAL, Journal, blank_record, is_settled, read_environments, read_plan, read_records
 
 
 def record(cell: str, **fields: Any) -> dict[str, Any]:
@@ -58,6 +58,44 @@ def test_damage_before_the_end_is_an_error(run: Path) -> None:
     (run / JOURNAL).write_text("\n".join([lines[0], "{broken", lines[2], ""]))
     with pytest.raises(RunError, match="line 2 is damaged"):
         read_records(run)
+
+
+def test_a_line_that_is_no_record_is_an_error(run: Path) -> None:
+    with open(run / JOURNAL, "a") as file:
+        file.write('{"schema": 1}\n{"schema": 1}\n')
+    with pytest.raises(RunError, match="lacks cell"):
+        read_records(run)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "{torn"])
+def test_a_damaged_plan_is_an_error(run: Path, content: str) -> None:
+    (run / "plan.json").write_text(content)
+    with pytest.raises(RunError, match="is damaged"):
+        read_plan(run)
+
+
+def test_a_run_stopped_before_its_first_record_goes_on(tmp_path: Path) -> None:
+    Journal.create(tmp_path / "run", {"plan": 1}).close()
+    (tmp_path / "run" / JOURNAL).unlink()
+    with pytest.raises(InputError, match="--resume"):
+        Journal.create(tmp_path / "run", {})
+    with Journal.resume(tmp_path / "run") as journal:
+        journal.append(record("a"))
+    assert len(read_records(tmp_path / "run")) == 1
+
+
+def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lisabench.journal.FREE_BYTES_NEEDED", 2**80)
+    with pytest.raises(RunError, match="MiB free"):
+        Journal.create(tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run"):
+        read_records(tmp_path / ("x" * 300))
+    with pytest.raises(RunError, match="cannot be written"):
+        Journal.create(tmp_path / ("x" * 300), {})
 
 
 def test_another_schema_is_an_error(run: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lisabench import registry
 from lisabench.errors import InputError
-from lisabench.sweep import PRESETS, Shape, Sweep, check, grids, numbers, presets, resolve_operators
+from lisabench.presets import PRESETS, Shape
+from lisabench.sweep import Sweep, check, grids, numbers, presets, resolve_operators
 from lisabench.workload import Grid
 
 
@@ -23,7 +26,7 @@ def test_numbers(text: str, found: list[int]) -> None:
     assert numbers(text, "--tokens") == found
 
 
-@pytest.mark.parametrize("text", ["", "a", "0", "-4", "1,,2", "8..2", "1.5", "1..x", "..", "1e3"])
+@pytest.mark.parametrize("text", ["", "a", "0", "-4", "1,,2", "8..2", "1.5", "1..x", "..", "1e3", "10000000000000000000000000057"])
 def test_numbers_refuse(text: str) -> None:
     with pytest.raises(InputError, match="--tokens got"):
         numbers(text, "--tokens")
@@ -79,9 +82,10 @@ def test_keys_are_content() -> None:
 
 def test_options_go_to_every_operator_that_has_them() -> None:
     found = dict(resolve_operators(["lisa,performer"], "softmax", ["key_dim=16", "lisa.engine=fft", "features=8"]))
+    assert dict(resolve_operators(["lisa"], "softmax", ["softmax.key_dim=16"]))["softmax"] == {"key_dim": 16}
     assert found["lisa"] == {"patterns": 4, "key_dim": 16, "boundary": "zero", "engine": "fft"}
     assert found["performer"] == {"features": 8, "key_dim": 16}
-    assert found["softmax"] == {"key_dim": 16}
+    assert found["softmax"] == {"key_dim": None}  # the baseline was not named: it stays as it is
 
 
 @pytest.mark.parametrize(
@@ -105,6 +109,18 @@ def test_option_values_are_checked_before_anything_runs(assignment: str) -> None
     ops = resolve_operators(["lisa"], None, [assignment])
     with pytest.raises(InputError, match=r"operator lisa: .* got"):
         check(Sweep(ops=tuple(ops), shapes=(Shape(grid=Grid(4, 4), dim=32, heads=2),)))
+
+
+def test_a_file_is_known_by_its_content(own_operators: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    copy = tmp_path / "elsewhere" / "copy.py"
+    copy.write_text(own_operators.read_text())
+    keys = []
+    for path in (own_operators, copy):
+        (op,) = resolve_operators([f"{path}:Plain"], None, [])
+        digests = {op[0]: registry.digest(op[0])}
+        keys.append(Sweep(ops=(op,), shapes=(Shape(grid=Grid(4, 4), dim=32, heads=2),), digests=digests).cells()[0].key)
+    assert keys[0] == keys[1]
 
 
 def test_none_is_a_value() -> None:

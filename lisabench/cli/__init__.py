@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -30,6 +32,8 @@ app.command("verify")(verify.verify)
 app.command("env")(env.env)
 
 BROKEN_PIPE = 141
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_stopped: list[int] = []
 
 
 class StoppedError(BaseException):
@@ -52,17 +56,26 @@ def _top(version: bool = typer.Option(False, "--version", callback=_version, is_
 
 def main() -> NoReturn:
     """Runs the program; every failure of a user's making is one line on stderr and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± and µ
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        if _stopped:  # the exception was lost where Python ignores exceptions
+            raise StoppedError(_stopped[0])
         sys.exit(code if isinstance(code, int) else 0)
     except LisaBenchError as error:
         _fail(str(error), error.exit_code)
     except TyperException as error:
+        if not str(error):  # the bare program: its help was printed
+            sys.exit(2)
         _fail(_usage(error), 2)
     except StoppedError as stop:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         for note in getattr(stop, "__notes__", ["stopped"]):  # what a command says is kept, and how to go on
             print(note, file=sys.stderr)
         sys.exit(stop.exit_code)
@@ -70,9 +83,15 @@ def main() -> NoReturn:
         # Whoever read stdout is gone (`| head`): nothing more can be said there, and Python must not try at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EBADF, errno.EIO):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _fail(f"the output cannot be written ({error.strerror}); make room or send it elsewhere", 4)
 
 
 def _stop(number: int, _: object) -> NoReturn:
+    _stopped.append(number)
     raise StoppedError(number)
 
 

@@ -19,14 +19,14 @@ def ops(
     from lisabench import registry
     from lisabench.cli.console import results
 
-    operators = [registry.load(n) for n in ([name] if name else registry.names())]
+    operators = [registry.load(n) for n in (registry.names() if name is None else [name])]
     if as_json:
         for operator in operators:
             print(json.dumps(_fields(operator)))
         return
     from rich.table import Table
 
-    if name:
+    if name is not None:
         table = Table(box=None, show_header=False, pad_edge=False)
         for key, value in _fields(operators[0]).items():
             shown = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -65,4 +65,4 @@ def _docstring(operator: Operator) -> str:
     import sys
 
     module = sys.modules[operator.module.__module__]
-    return "\n\n".join(text for text in (inspect.getdoc(module), inspect.getdoc(operator.module)) if text)
+    return "\n\n".join(text for text in (inspect.getdoc(module), operator.module.__dict__.get("__doc__")) if text)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime
 from pathlib import Path
 
 from lisabench.errors import InputError, UnavailableError
+
+LONGEST_SECONDS = 1_000_000
+THREADS_A_CORE = 4
+
+
+def check_threads(threads: int | None) -> None:
+    """InputError for a number of threads that no machine like this one runs."""
+    most = THREADS_A_CORE * (os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise InputError(f"--threads got {threads}; valid: 1 to {most} on this machine")
 
 
 def resolve_device(text: str) -> str:
@@ -39,5 +50,7 @@ def default_run(command: str, what: str) -> Path:
 
 def positive(value: float, what: str, *, zero: bool = False) -> None:
     """InputError for a number that is no time or count."""
-    if not (value > 0 or (zero and value == 0)) or value == float("inf"):
-        raise InputError(f"{what} got {value:g}; valid: a number above 0" + (", or 0 for no limit" if zero else ""))
+    if not (value > 0 or (zero and value == 0)) or value > LONGEST_SECONDS:
+        raise InputError(
+            f"{what} got {value:g}; valid: a number above 0, up to {LONGEST_SECONDS:,}" + (", or 0 for no limit" if zero else "")
+        )

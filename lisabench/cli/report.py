@@ -14,11 +14,12 @@ def report(
 ) -> None:
     """Render runs: print each table, and for a sweep its fits, results.csv and figures."""
     from lisabench.cli import session, training
-    from lisabench.journal import read_plan, read_records
+    from lisabench.journal import read_plan
+    from lisabench.results import read_run
 
-    shows = {"accuracy": training.show, "scale": session.show}
-    found = [
-        (run, shows[read_plan(run)["kind"]]) for run in runs if read_records(run) is not None
-    ]  # all are there before the first is shown
-    for run, show in found:
+    kinds = [read_plan(run)["kind"] for run in runs]
+    for run, kind in zip(runs, kinds, strict=True):
+        read_run(run, kind=kind)  # all of them are whole before the first is shown
+    for run, kind in zip(runs, kinds, strict=True):
+        show = training.show if kind == "accuracy" else session.show
         show(run, as_json=False, quiet=quiet)

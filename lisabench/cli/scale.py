@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lisabench.cli.options import default_run, positive, resolve_device
+from lisabench.cli.options import check_threads, default_run, positive, resolve_device
 from lisabench.errors import InputError
 
 if TYPE_CHECKING:
     from lisabench.sweep import Cell, Sweep
 
-DEFAULT_TOKENS = "256..16384"
+DEFAULT_TOKENS, PATCH, BASELINE = "256..16384", 16, "softmax"
+MOST = 10**9
 BUDGETS = {"cpu": 60.0, "cuda": 180.0}
 CELL_TIMEOUT = 60.0
 
@@ -25,7 +26,7 @@ def scale(
     resolution: Annotated[
         str | None, typer.Option(help="Image resolutions in place of tokens: 224,384x640 (height x width) or 224..896.")
     ] = None,
-    patch: Annotated[int, typer.Option(help="Patch size that turns a resolution into tokens.")] = 16,
+    patch: Annotated[int | None, typer.Option(help="Patch size that turns a resolution into tokens. [default: 16]")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Shapes of known models: deit-t, deit-s, deit-b, vit-l, sam-b, dit-xl-2, swin-t.")
     ] = None,
@@ -36,7 +37,7 @@ def scale(
     dim: Annotated[int | None, typer.Option(help="Channels. [default: 192]")] = None,
     heads: Annotated[int | None, typer.Option(help="Heads. [default: 3]")] = None,
     op_option: Annotated[list[str] | None, typer.Option(help="[OP.]NAME=VALUE, for every operator that has it; repeatable.")] = None,
-    baseline: Annotated[str, typer.Option(help="The operator that ratios are taken to.")] = "softmax",
+    baseline: Annotated[str | None, typer.Option(help="The operator that ratios are taken to. [default: softmax]")] = None,
     no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Run the named operators alone.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]")] = None,
@@ -57,25 +58,39 @@ def scale(
     for value, what, zero in ((budget, "--budget", True), (cell_timeout, "--cell-timeout", False), (cell_seconds, "--cell-seconds", False)):
         if value is not None:
             positive(value, what, zero=zero)
-    for count, what in ((threads, "--threads"), (dim, "--dim"), (heads, "--heads")):
-        if count is not None and count < 1:
-            raise InputError(f"{what} got {count}; valid: a whole number of 1 or more")
+    check_threads(threads)
+    for count, what in ((dim, "--dim"), (heads, "--heads"), (patch, "--patch")):
+        if count is not None and not 1 <= count <= MOST:
+            raise InputError(f"{what} got {count}; valid: a whole number of 1 to {MOST:,}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed got {seed}; valid: a whole number from 0, below 2^63")
+    if no_baseline and baseline is not None:
+        raise InputError("--baseline and --no-baseline were given together; leave one of them out")
+    if patch is not None and resolution is None:
+        raise InputError("--patch goes with --resolution; without it the tokens are given as they are")
     if resume and out is None:
         raise InputError("--resume needs --out RUN: the run to go on with")
-    if resume and not op:
+    asked = any(value is not None for value in (tokens, resolution, preset, dim, heads, op_option, baseline, threads)) or (
+        (batch, mode, dtype, scope, device, compiled, seed, no_baseline) != ("1", "forward", "fp32", "mixing", "auto", False, 0, False)
+    )
+    if resume and not op and not asked:
         plan, cells = _plan_on_disk(out)  # type: ignore[arg-type]
     else:
         if not op:
-            raise InputError("--op names no operator; give --op NAME, such as --op lisa (see `lisabench ops`)")
-        shapes = _shapes(tokens, resolution, patch, preset, dim, heads)
-        ops = (op, None if no_baseline else baseline, op_option or [])
-        sweep = _sweep(ops, shapes, batch, mode, dtype, scope, resolve_device(device), compiled, seed)
-        plan, cells = _plan(sweep, ops, None if no_baseline else baseline, threads)
+            raise InputError(
+                "--op names no operator, and axes were given with --resume; give it too, or --resume --out RUN alone"
+                if resume
+                else "--op names no operator; give --op NAME, such as --op lisa (see `lisabench ops`)"
+            )
+        shapes = _shapes(tokens, resolution, patch or PATCH, preset, dim, heads)
+        compared = None if no_baseline else baseline or BASELINE
+        sweep = _sweep((op, compared, op_option or []), shapes, batch, mode, dtype, scope, resolve_device(device), compiled, seed)
+        plan, cells = _plan(sweep, compared, threads)
+    if resume:
+        _same_plan(plan, out)  # type: ignore[arg-type]
     if dry_run:
         _print_plan(cells, as_json=as_json)
         return
-    if resume:
-        _same_plan(plan, out)  # type: ignore[arg-type]
     from lisabench.cli.session import Limits, run_and_render
 
     chosen = BUDGETS[plan["device"].partition(":")[0]] if budget is None else budget or None
@@ -92,7 +107,8 @@ def scale(
 
 
 def _shapes(tokens: str | None, resolution: str | None, patch: int, preset: str | None, dim: int | None, heads: int | None) -> list[Any]:
-    from lisabench.sweep import Shape, grids, presets
+    from lisabench.presets import Shape
+    from lisabench.sweep import grids, presets
 
     given = [name for name, value in (("--tokens", tokens), ("--resolution", resolution), ("--preset", preset)) if value is not None]
     if len(given) > 1:
@@ -114,14 +130,20 @@ def _sweep(ops: Any, shapes: list[Any], batch: str, mode: str, dtype: str, scope
         "batches": tuple(numbers(batch, "--batch")),
         "modes": tuple(choices(mode, "--mode", MODES)),
         "dtypes": tuple(choices(dtype, "--dtype", DTYPES)),
-        "scope": choices(scope, "--scope", SCOPES)[0],
+        "scope": _one_scope(choices(scope, "--scope", SCOPES)),
     }
     resolved = resolve_operators(*ops)
     digests = {name: registry.digest(name) for name, _ in resolved}
     return Sweep(ops=tuple(resolved), shapes=tuple(shapes), device=device, compiled=compiled, seed=seed, digests=digests, **axes)
 
 
-def _plan(sweep: Sweep, ops: Any, baseline: str | None, threads: int | None) -> tuple[dict[str, Any], list[Cell]]:
+def _one_scope(scopes: list[str]) -> str:
+    if len(scopes) > 1:
+        raise InputError(f"--scope got {','.join(scopes)}; valid: one of them, as a run has one scope")
+    return scopes[0]
+
+
+def _plan(sweep: Sweep, baseline: str | None, threads: int | None) -> tuple[dict[str, Any], list[Cell]]:
     """plan.json of a sweep, and its cells, all checked."""
     from lisabench import __version__, registry
     from lisabench.sweep import check
@@ -159,6 +181,7 @@ def _plan_on_disk(run: Path) -> tuple[dict[str, Any], list[Cell]]:
     plan = read_plan(run)
     if plan["kind"] != "scale":
         raise InputError(f"{str(run)!r} is no run of `lisabench scale`; go on with it by: lisabench train-small --resume --out {run}")
+    resolve_device(plan["device"])
     for name, stated in plan["operators"].items():
         registry.check_name(name)
         if registry.digest(name) != stated["digest"]:
@@ -176,7 +199,7 @@ def _same_plan(plan: dict[str, Any], run: Path) -> None:
 
     there = read_plan(run)
     asked, planned = ({cell["cell"] for cell in p["cells"]} for p in (plan, there))
-    differing = [name for name in ("device", "threads", "seed") if plan[name] != there[name]]
+    differing = [name for name in ("device", "threads", "seed", "baseline") if plan[name] != there.get(name)]
     if asked != planned:
         differing.append(f"cells ({len(asked - planned)} new, {len(planned - asked)} left out)")
     if differing:

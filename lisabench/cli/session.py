@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from lisabench.sweep import Cell
 
 
+WIDE = 80
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Seconds for the sweep (None: no limit), for a cell before it is killed, and for sampling one."""
@@ -56,7 +59,11 @@ def run_and_render(
             done = len(journal.settled)
             stop.add_note(f"stopped: {done} of {len(cells)} cells are kept; go on with: lisabench scale --resume --out {out}")
             raise
-    show(out, as_json=as_json, quiet=quiet, statuses=statuses)
+    try:
+        show(out, as_json=as_json, quiet=quiet, statuses=statuses)
+    except BaseException as stop:
+        stop.add_note(f"stopped: all {len(cells)} cells are kept; show and draw them with: lisabench report {out}")
+        raise
 
 
 def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
@@ -113,8 +120,9 @@ class Watch:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             # Drawn twice a second: more would take time from the cores that are being measured.
+            wide = messages().width >= WIDE
             self.bar = Progress(
-                BarColumn(bar_width=12),
+                *([BarColumn(bar_width=12)] if wide else []),
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
                 TextColumn("[dim]{task.fields[left]}"),

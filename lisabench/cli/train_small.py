@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lisabench.cli.options import default_run, positive, resolve_device
+from lisabench.cli.options import check_threads, default_run, positive, resolve_device
 from lisabench.errors import InputError
 
 EPOCHS, SEEDS, BASELINE, DATA, DEVICE = 20, "3", "softmax", "digits", "auto"
@@ -43,9 +43,9 @@ def train_small(
     """Train a small ViT with each operator and say what accuracy it reaches."""
     if budget is not None:
         positive(budget, "--budget", zero=True)
-    for count, what in ((threads, "--threads"), (epochs, "--epochs")):
-        if count is not None and count < 1:
-            raise InputError(f"{what} got {count}; valid: a whole number of 1 or more")
+    check_threads(threads)
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs got {epochs}; valid: a whole number of 1 or more")
     if baseline is not None and no_baseline:
         raise InputError("--baseline and --no-baseline were given together; leave one of them out")
     chosen_seeds = _seeds(SEEDS if seeds is None else seeds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -22,13 +24,19 @@ def verify(
     """Check operators against their dense reference and the laws that hold for all."""
     from lisabench import registry
     from lisabench.cli.console import results
+    from lisabench.laws import DIM, GRIDS, HEADS
     from lisabench.laws import verify as verify_operator
-    from lisabench.sweep import resolve_operators
+    from lisabench.sweep import check_options, resolve_operators
+    from lisabench.workload import Workload
 
     broken = 0
     console = results()
     for name, options in resolve_operators(op or ["all"], None, op_option or []):
-        for finding in verify_operator(registry.load(name), options):
+        if not registry.is_file_spec(name):
+            check_options(name, options, Workload(grid=GRIDS[-1], dim=DIM, heads=HEADS))
+        with redirect_stdout(sys.stderr):  # a user's operator may print: on stdout only results may stand
+            findings = list(verify_operator(registry.load(name), options))
+        for finding in findings:
             broken += finding.holds is False
             if as_json:
                 print(json.dumps({"op": name, "law": finding.law, "holds": finding.holds, "detail": finding.detail}))

@@ -75,7 +75,8 @@ def available_memory() -> int:
     free = int(_memory("available") or 0)
     limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
     if limit and used and limit.isdigit():
-        free = min(free, int(limit) - int(used))
+        stated = dict(line.split() for line in (_read("/sys/fs/cgroup/memory.stat") or "").splitlines())
+        free = min(free, int(limit) - int(used) + int(stated.get("inactive_file", 0)))  # file cache gives way
     return free
 
 

@@ -58,11 +58,6 @@ def _product(x: Any, y: Any, *_: Any, out_val: Any = None, **__: Any) -> float:
     return float(COMPLEX_PRODUCT * out_val.numel()) if both else 0.0
 
 
-@_raw
-def _multiply_add(x: Any, *_: Any, out_val: Any = None, **__: Any) -> float:
-    return float((2 + COMPLEX_PRODUCT if out_val.is_complex() else 2) * out_val.numel())
-
-
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> float:
     return float(sdpa_flop_count(query, key, value))
 
@@ -76,7 +71,6 @@ _TORCH_HANDLES: dict[Any, Callable[..., float]] = {
     aten._fft_c2r: _c2r,
     aten._fft_c2c: _c2c,
     aten.mul: _product,
-    aten.addcmul: _multiply_add,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
@@ -158,10 +152,6 @@ def _traced_product(inputs: list[Any], outputs: list[Any]) -> float:
     return COMPLEX_PRODUCT / 2 * math.prod(_sizes(outputs[0])) if all(map(_is_complex, inputs[:2])) else 0.0
 
 
-def _traced_multiply_add(inputs: list[Any], outputs: list[Any]) -> float:
-    return float(math.prod(_sizes(outputs[0])))
-
-
 def _traced_attention(inputs: list[Any], outputs: list[Any]) -> float:
     query, key, value = (_sizes(x) for x in inputs[:3])
     return float(sdpa_flop_count(query, key, value)) / 2
@@ -181,7 +171,6 @@ _FVCORE_HANDLES: Mapping[str, Callable[[list[Any], list[Any]], float]] = {
     "fft_fft2": _traced_fft2(real=False, inverse=False),
     "fft_ifft2": _traced_fft2(real=False, inverse=True),
     "mul": _traced_product,
-    "addcmul": _traced_multiply_add,
     "scaled_dot_product_attention": _traced_attention,
     "layer_norm": _pointwise,  # fvcore counts these, the convention does not
     "batch_norm": _pointwise,

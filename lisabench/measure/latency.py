@@ -24,7 +24,7 @@ from lisabench.analysis.statistics import median_interval
 
 TIMER_SHARE = 1e-4
 MINIMUM_BLOCKS = 10
-GPU_BATCH = 10
+GPU_BATCH, SLOW_SECONDS = 10, 0.1
 SETTLED_CHECKS, SETTLED_WITHIN = 12, 0.05
 Progress = Callable[[str, float | None], None]
 
@@ -131,11 +131,11 @@ class _CpuSampler:
     def warm_up(self, limits: Limits) -> float:
         """Warms up by time and by count, sets the calls a block, and returns the seconds a call."""
         taken: list[float] = []
+        self._block(1)  # what is made once: plans, compiled code, caches
         while sum(taken) < limits.warmup_seconds or (len(taken) < limits.warmup_calls and sum(taken) < 10 * limits.warmup_seconds):
             taken.append(self._block(1))
-        estimate = float(np.median(taken[len(taken) // 2 :]))
-        self.calls = max(1, math.ceil(timer_seconds() / TIMER_SHARE / estimate))
-        return estimate
+        self.calls = max(1, math.ceil(timer_seconds() / TIMER_SHARE / min(taken)))
+        return float(np.median(taken))
 
     def sample(self) -> list[float]:
         return [self._block(self.calls) / self.calls]
@@ -149,23 +149,32 @@ class _CpuSampler:
 
 
 class _GpuSampler:
-    """One call a sample between CUDA events, the L2 cache overwritten before each."""
+    """One call a sample between CUDA events, the L2 cache overwritten before each.
+
+    Samples are queued by the batch without a synchronise between: the host launches a call while the flush before it still
+    runs, so that the events stand around the device's work and not around the wait for a launch.
+    """
 
     def __init__(self, call: Callable[[], Any], device: str) -> None:
         self.call, self.device = call, torch.device(device)
         properties = torch.cuda.get_device_properties(self.device)
+        self.batch = GPU_BATCH
         self.flush = torch.empty(max(1, properties.L2_cache_size), dtype=torch.int8, device=self.device)
 
     def warm_up(self, limits: Limits) -> float:
         started, calls = time.perf_counter(), 0
-        while time.perf_counter() - started < limits.warmup_seconds or calls < limits.warmup_calls:
+        elapsed = 0.0
+        while elapsed < limits.warmup_seconds or (calls < limits.warmup_calls and elapsed < 10 * limits.warmup_seconds):
             self.call()
             torch.cuda.synchronize(self.device)
-            calls += 1
-        return float(np.median(self.sample()))
+            calls, elapsed = calls + 1, time.perf_counter() - started
+        self.batch = 1
+        estimate = float(np.median(self.sample()))
+        self.batch = GPU_BATCH if estimate < SLOW_SECONDS else 1
+        return estimate
 
     def sample(self) -> list[float]:
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(GPU_BATCH)]
+        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(self.batch)]
         with torch.cuda.device(self.device):
             for start, end in pairs:
                 self.flush.zero_()

@@ -30,6 +30,7 @@ def trace_call(call: Callable[[], Any], *, device: str = "cpu") -> Trace:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     # acc_events: without it torch warns that events do not outlive a profiling cycle; there is one cycle here.
@@ -42,7 +43,7 @@ def trace_call(call: Callable[[], Any], *, device: str = "cpu") -> Trace:
     if on_gpu:
         torch.cuda.synchronize(device)
         transient = torch.cuda.max_memory_allocated(device) - before
-        return Trace(transient_bytes=transient, reserved_bytes=torch.cuda.memory_reserved(device), ran=ran)
+        return Trace(transient_bytes=transient, reserved_bytes=torch.cuda.max_memory_reserved(device), ran=ran)
     changes = sorted(((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"), key=lambda change: change[0])
     peak = standing = 0
     for _, change in changes:

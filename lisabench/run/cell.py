@@ -30,6 +30,12 @@ class TooLargeError(Exception):
     """The cell would not fit the memory that is free."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator or a library says that memory is out; CPUs and CUDA's libraries have no exception of their own for it."""
+    words = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is timed: `function(*inputs)`, and for training its backward as well.
@@ -49,20 +55,22 @@ class Subject:
     def trains(self) -> bool:
         return self.cell.workload.mode == "train"
 
+    def gradients(self) -> Any:
+        """The context of every call: gradients are recorded in training only. Entered once, so that no call pays for it."""
+        return torch.set_grad_enabled(self.trains)
+
     def leaves(self) -> list[Tensor]:
         """The tensors that a backward gives gradients for: the inputs, and the parameters that the function uses."""
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        with torch.enable_grad():
-            out = self.function(*self.inputs)
-            found = torch.autograd.grad(out.sum(), [*self.inputs, *parameters], allow_unused=True)
-        return [t for t, gradient in zip([*self.inputs, *parameters], found, strict=True) if gradient is not None]
+        candidates = [t for t in (*self.inputs, *self.module.parameters()) if t.requires_grad]
+        found = torch.autograd.grad(self.function(*self.inputs).sum(), candidates, allow_unused=True)
+        return [t for t, gradient in zip(candidates, found, strict=True) if gradient is not None]
 
     def call(self, function: Callable[..., Tensor] | None = None) -> Callable[[], Any]:
-        """A call without arguments that does what is timed."""
+        """A call without arguments that does what is timed, to be made under `gradients()`."""
         function = function or self.function
         inputs = self.inputs
         if not self.trains:
-            return torch.no_grad()(partial(function, *inputs))
+            return partial(function, *inputs)
         with torch.no_grad():
             gradient = torch.ones_like(self.function(*inputs))
         leaves = self.leaves()
@@ -97,7 +105,7 @@ def build(cell: Cell, seed: int) -> Subject:
             prepared = module.prepare(x)
             inputs = tuple(prepared) if isinstance(prepared, (tuple, list)) else (prepared,)
     if workload.mode == "train":
-        inputs = tuple(t.detach().contiguous().requires_grad_(t.is_floating_point()) for t in inputs)
+        inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
     return Subject(operator=operator, module=module, cell=cell, x=x, inputs=inputs, function=module.mix if mixing else module)
 
 
@@ -106,9 +114,21 @@ def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = 
     _fits(cell)
     progress("building", None)
     subject = build(cell, seed)
-    function = torch.compile(subject.function) if cell.workload.compiled else subject.function
+    with subject.gradients():
+        return _measure(subject, limits=limits, progress=progress)
+
+
+def _measure(subject: Subject, *, limits: Limits, progress: Progress) -> dict[str, Any]:
+    cell = subject.cell
+    function = subject.function
+    if cell.workload.compiled:
+        torch._dynamo.reset()  # else the second size of a curve is compiled for all sizes, and the first is not
+        function = torch.compile(function, dynamic=False)
+    versions = [t._version for t in subject.inputs]
     with torch.no_grad():
         output = function(*subject.inputs)
+    if versions != [t._version for t in subject.inputs]:
+        raise ValueError("forward changes its input in place: no two calls do the same; write to a copy")
     _check_shape(subject, output)
     error, absent = _check_numbers(subject, output)
     standing = [*subject.inputs, *subject.module.parameters(), *subject.module.buffers()]
@@ -118,7 +138,7 @@ def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = 
     trace = memory.trace_call(subject.call(function), device=device)
     saved = None
     if subject.trains:
-        saved = memory.saved_bytes(lambda: subject.function(*subject.inputs), standing=standing)
+        saved = memory.saved_bytes(lambda: function(*subject.inputs), standing=standing)
     else:
         absent["memory_bytes.saved"] = "a forward pass without gradients keeps nothing"
     if trace.reserved_bytes is None:
@@ -126,6 +146,9 @@ def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = 
     inputs, parameters = memory.bytes_of(subject.inputs), memory.bytes_of([*subject.module.parameters(), *subject.module.buffers()])
     absent["energy_j"] = "not measured by this version"
     counted, why = _count(subject)
+    backend = subject.operator.backend(trace.ran)
+    if backend is None:
+        absent["backend"] = "the operator has one implementation"
     return {
         "latency_s": latency.record(),
         "memory_bytes": {
@@ -138,7 +161,7 @@ def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = 
         },
         "flops": counted,
         "relative_error": error,
-        "backend": subject.operator.backend(trace.ran),
+        "backend": backend,
         "absent": absent | why,
     }
 
@@ -157,8 +180,13 @@ def _check_shape(subject: Subject, output: Any) -> None:
     if not isinstance(output, Tensor):
         raise TypeError(f"forward gave {type(output).__name__}; an operator gives a tensor (batch, tokens, dim)")
     want = (workload.batch, workload.tokens, workload.dim)
-    if subject.function is subject.module and tuple(output.shape) != want:
-        raise ValueError(f"forward gave shape {tuple(output.shape)}; an operator gives (batch, tokens, dim) = {want}")
+    module: Any = subject.module
+    with torch.no_grad():
+        whole = output if subject.function is module or not hasattr(module, "finish") else module.finish(output)
+    if tuple(whole.shape) != want:
+        raise ValueError(f"forward gave shape {tuple(whole.shape)}; an operator gives (batch, tokens, dim) = {want}")
+    if output.dtype != workload.torch_dtype:
+        raise ValueError(f"the output has {output.dtype}; an operator keeps the dtype of its input, {workload.torch_dtype}")
     if not torch.isfinite(output).all():
         raise WrongResultError("the output is not finite")
 
@@ -176,7 +204,12 @@ def _check_numbers(subject: Subject, output: Tensor) -> tuple[float | None, dict
         mixed = reference(module, *prepared, rows=rows)
         return module.finish(mixed) if hasattr(module, "finish") else mixed
 
-    error = numerics.relative_error(expected, subject.module, output)
+    try:
+        error = numerics.relative_error(expected, subject.module, output)
+    except Exception as problem:
+        if not out_of_memory(problem):
+            raise
+        return None, {"relative_error": "the float64 reference does not fit the memory beside the cell"}
     tolerance = numerics.TOLERANCES[subject.cell.workload.dtype]
     if not error <= tolerance:
         raise WrongResultError(

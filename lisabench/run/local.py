@@ -15,10 +15,13 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 from lisabench.errors import LisaBenchError
 from lisabench.sweep import Cell
 
 START_SECONDS = 120.0
+LAST_BYTES = 4096
 # Set before torch is imported, and told of in every environment.
 # OpenMP: threads that spin beside a busy neighbour snap times to whole scheduler slices.
 # malloc: glibc maps and unmaps each tensor over 32 MiB, and the page faults take as long as the arithmetic (a dense softmax
@@ -36,6 +39,8 @@ Progress = Callable[[str, float | None], None]
 
 class WorkerFailedError(LisaBenchError):
     """The worker could not be started."""
+
+    exit_code = 3
 
 
 class Worker:
@@ -59,7 +64,7 @@ class Worker:
         settings = json.dumps({"device": self.device, "threads": self.threads, "parent": os.getpid()})
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what an operator prints; its last line tells of a crash
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lisabench.run.worker", str(theirs.fileno()), str(lifeline_theirs), settings],
+            [sys.executable, "-P", "-m", "lisabench.run.worker", str(theirs.fileno()), str(lifeline_theirs), settings],
             pass_fds=(theirs.fileno(), lifeline_theirs),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
@@ -104,24 +109,34 @@ class Worker:
         self.ready()
         assert self._channel is not None
         deadline = time.monotonic() + timeout
+        self._output.seek(0)  # the offset is one for both processes: the worker writes from the start again
+        self._output.truncate()
         try:
             self._channel.send_bytes(json.dumps(task).encode())
             while message := self._receive(deadline):
                 if message["event"] == "result":
                     result: dict[str, Any] = message["result"]
+                    if message["spent"]:
+                        self.kill()
                     return result
                 progress(message["phase"], message["seconds"])
         except OSError:
             pass  # the process is gone: told below
         if time.monotonic() >= deadline and self._process is not None and self._process.poll() is None:
             self.kill()
-            return {"status": "timeout", "reason": f"over the time limit of {timeout:.3g} s; a larger --cell-timeout lets it go on"}
+            return {
+                "status": "timeout",
+                "reason": f"over the time limit of {timeout:.3g} s; a larger --cell-timeout, in a new run, lets it go on",
+            }
         return {"status": "crash", "reason": self._death()}
 
     def kill(self) -> None:
         """Ends the process and its children at once; the next use starts a new one."""
         if self._process is None:
             return
+        for child in _children(self._process.pid):  # an operator's own, in whatever session
+            with contextlib.suppress(psutil.Error):
+                child.kill()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
@@ -158,7 +173,7 @@ class Worker:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             code = None
-        self._output.seek(0)
+        self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LAST_BYTES))
         printed = self._output.read().decode(errors="replace").strip().splitlines()
         self.kill()
         if code is None:
@@ -169,3 +184,10 @@ class Worker:
         else:
             how = f"the process ended with exit code {code}"
         return f"{how}; it last printed: {printed[-1][:200]}" if printed else how
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []

@@ -6,7 +6,9 @@ that died: the kernel is asked to kill it then, and a thread watches the socket 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -24,7 +26,6 @@ def main() -> None:
     """Entry point of `python -m lisabench.run.worker FD LIFELINE_FD SETTINGS`."""
     channel, lifeline, settings = Connection(int(sys.argv[1])), int(sys.argv[2]), json.loads(sys.argv[3])
     _die_with(settings["parent"], lifeline)
-    sys.path.insert(0, os.getcwd())
     try:
         _serve(channel, settings)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -49,6 +50,8 @@ def _serve(channel: Connection, settings: dict[str, Any]) -> None:
 
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
+    if settings["device"].startswith("cuda"):
+        torch.cuda.set_device(settings["device"])  # kernels that go to the current device go to this one
     from lisabench.measure.environment import environment, environment_hash
 
     found = environment(settings["device"])
@@ -56,7 +59,8 @@ def _serve(channel: Connection, settings: dict[str, Any]) -> None:
     while True:
         task = json.loads(channel.recv_bytes())
         result = _peaks(settings["device"]) if task["do"] == "peaks" else _measure(task, channel)
-        _send(channel, event="result", result=result)
+        # After a CUDA error other than memory the process can compute nothing more: it asks to be replaced.
+        _send(channel, event="result", result=result, spent=result.get("status") == "error" and "CUDA" in str(result["reason"]))
 
 
 def _send(channel: Connection, **message: Any) -> None:
@@ -71,11 +75,9 @@ def _peaks(device: str) -> dict[str, float]:
 
 def _measure(task: dict[str, Any], channel: Connection) -> dict[str, Any]:
     """What a record says of this cell: its status, and its figures or the reason why there are none."""
-    import torch
-
     from lisabench.errors import LisaBenchError
     from lisabench.measure.latency import Limits
-    from lisabench.run.cell import TooLargeError, WrongResultError, measure_cell
+    from lisabench.run.cell import TooLargeError, WrongResultError, measure_cell, out_of_memory
     from lisabench.sweep import Cell
     from lisabench.workload import Workload
 
@@ -92,14 +94,14 @@ def _measure(task: dict[str, Any], channel: Connection) -> dict[str, Any]:
         return {"status": "ok"} | measure_cell(cell, limits=Limits(**task["limits"]), seed=task["seed"], progress=progress)
     except WrongResultError as error:
         return {"status": "wrong", "reason": str(error)}
-    except (TooLargeError, MemoryError, torch.OutOfMemoryError) as error:
-        return {"status": "oom", "reason": _first_line(error)}
+    except TooLargeError as error:
+        return {"status": "oom", "reason": str(error)}
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except LisaBenchError as error:
         return {"status": "error", "reason": str(error)}
     except Exception as error:  # whatever a user's operator raises is a record
-        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+        if out_of_memory(error):
             return {"status": "oom", "reason": _first_line(error)}
         return {"status": "error", "reason": f"{type(error).__name__}: {_first_line(error)}"}
     finally:
@@ -110,8 +112,10 @@ def _give_back(device: str) -> None:
     """Returns memory that the allocators keep, so that the next cell finds it free."""
     import torch
 
+    gc.collect()  # a traceback may hold tensors in a cycle
     if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
     elif hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 

@@ -56,6 +56,19 @@ def test_verify_tells_what_is_broken_and_what_is_absent(lisabench: Run, own_oper
     assert "laws are broken" in only_error(done)
 
 
+def test_verify_refuses_wrong_options(lisabench: Run) -> None:
+    done = lisabench("verify", "--op", "lisa", "--op-option", "engine=magic")
+    assert done.returncode == 2
+    assert "valid: auto, fft, dense" in only_error(done)
+
+
+def test_the_bare_program_prints_its_help(lisabench: Run) -> None:
+    done = lisabench()
+    assert done.returncode == 2
+    assert "Usage" in done.stdout + done.stderr
+    assert "Error" not in done.stderr
+
+
 def test_env_is_json_with_the_measured_peaks(lisabench: Run) -> None:
     done = lisabench("env", "--device", "cpu", "--json")
     assert done.returncode == 0
@@ -73,7 +86,7 @@ def test_report_of_nothing(lisabench: Run, tmp_path: Path) -> None:
 
 def made_run(path: Path, medians: dict[int, float], *, device_name: str = "a CPU", spread: float = 0.01) -> None:
     """A run of written-down samples, as a sweep would leave it."""
-    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {"linear": {"given": {}}}}) as journal:
+    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {"linear": {"given": {}}}, "cells": []}) as journal:
         journal.add_environment("e", {"device_name": device_name, "machine": "x", "cpu": {"threads": 1}})
         for tokens, median in medians.items():
             samples = [median * (1 + spread * (i % 11 - 5) / 5) for i in range(40)]

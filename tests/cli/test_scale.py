@@ -146,6 +146,16 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "threads": (["--op", "lisa", "--threads", "0"], "--threads got 0"),
     "device": (["--op", "lisa", "--device", "tpu"], "valid: auto, cpu, cuda"),
     "baseline": (["--op", "lisa", "--baseline", "softmx"], "did you mean 'softmax'"),
+    "tokens beyond all": (["--op", "lisa", "--tokens", "1" + "0" * 30], "valid: whole numbers of 1 to"),
+    "dim beyond all": (["--op", "lisa", "--dim", "1" + "0" * 30, "--heads", "1"], "--dim got"),
+    "seed": (["--op", "lisa", "--seed", "9" * 30], "--seed got"),
+    "threads beyond all": (["--op", "lisa", "--threads", "99999999"], "--threads got"),
+    "time beyond all": (["--op", "lisa", "--cell-timeout", "1e12"], "--cell-timeout got"),
+    "two scopes": (["--op", "lisa", "--scope", "mixing,layer"], "one of them"),
+    "two baselines": (["--op", "lisa", "--baseline", "linear", "--no-baseline"], "given together"),
+    "patch without resolution": (["--op", "lisa", "--patch", "8"], "--patch goes with --resolution"),
+    "axes but no operator": (["--resume", "--tokens", "64"], "--op names no operator"),
+    "file with a long name": (["--op", "x" * 300 + ".py:Mixer"], "is not there"),
     "file": (["--op", "nowhere.py:Mixer"], "is not there"),
     "resume nothing": (["--op", "lisa", "--resume"], "is no"),
     "unknown flag": (["--op", "lisa", "--token", "64"], "No such option"),
@@ -161,6 +171,35 @@ def test_wrong_input_is_one_line_and_writes_nothing(name: str, lisabench: Run, t
     assert words in only_error(done)
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_resume_with_other_axes_is_not_silent(finished: tuple[Path, subprocess.CompletedProcess[str]], lisabench: Run) -> None:
+    done = lisabench("scale", "--resume", "--out", finished[0], "--dtype", "bf16")
+    assert done.returncode == 2
+    assert "axes were given" in only_error(done)
+
+
+def test_output_that_cannot_be_written_is_exit_code_4(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    done = subprocess.run(["bash", "-c", f"{PROGRAM} report {finished[0]} > /dev/full"], capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert "cannot be written" in only_error(done)
+
+
+def test_a_terminal_without_our_letters_gets_others(finished: tuple[Path, subprocess.CompletedProcess[str]], lisabench: Run) -> None:
+    done = lisabench("report", finished[0], PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "lisa" in done.stdout
+
+
+def test_a_module_of_the_users_folder_does_not_shadow_ours(lisabench: Run, tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError\n")
+    assert lisabench("scale", "--op", "linear", "--no-baseline", "--tokens", "16", *SMALL, "--out", "run").returncode == 0
+
+
+def test_a_file_that_prints_keeps_json_pure(lisabench: Run, own_operators: Path, tmp_path: Path) -> None:
+    own_operators.write_text("print('hello')\n" + own_operators.read_text())
+    done = lisabench("scale", "--op", "own.py:Plain", "--no-baseline", "--tokens", "16", *SMALL, "--json", "--out", "run")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == records(tmp_path / "run")
 
 
 def test_resume_without_out_is_told(lisabench: Run) -> None:

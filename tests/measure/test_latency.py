@@ -84,7 +84,7 @@ def test_a_slow_call_is_warmed_up_less_and_sampled_ten_times() -> None:
 
     found = measure_latency(call, limits=Limits(seconds=0.01, warmup_seconds=0.001, at_least_seconds=0))
     assert len(found.samples) == latency.MINIMUM_BLOCKS
-    assert calls <= latency.MINIMUM_BLOCKS + 2
+    assert calls <= latency.MINIMUM_BLOCKS + 3
     assert found.median >= 0.02
 
 

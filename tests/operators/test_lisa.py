@@ -80,6 +80,10 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, engine: str) 
     [
         ({"grid": (3, 5)}, "grid"),
         ({"grid": (0, 12)}, "grid"),
+        ({"grid": 12}, "grid"),
+        ({"grid": (12,)}, "grid"),
+        ({"grid": (3.0, 4.0)}, "grid"),
+        ({"query": torch.randn(0, 2, 12, 5)}, "query"),
         ({"query": torch.randn(2, 12, 5)}, "query"),
         ({"key": torch.randn(1, 2, 12, 4)}, "key"),
         ({"value": torch.randn(1, 2, 11, 5)}, "value"),
@@ -190,6 +194,34 @@ def test_resize(boundary: str) -> None:
         # Twice the height: the weight of offset 1 stands at offset 2 now, and that of offset 1 between those of 0 and 1.
         assert torch.allclose(new[..., centre[0] + 2, centre[1]], table[..., old_centre[0] + 1, old_centre[1]])
         assert torch.allclose(new[..., centre[0] + 1, centre[1]], table[..., old_centre[0] : old_centre[0] + 2, old_centre[1]].mean(-1))
+
+
+def test_resize_refuses_before_it_changes_anything_and_keeps_frozen_tables_frozen() -> None:
+    module = LiSA(16, 2, (6, 8))
+    module.kernel_patterns.requires_grad_(False)
+    with pytest.raises(ValueError, match="grid got"):
+        module.resize((0, 4))
+    assert module(torch.randn(1, 48, 16)).shape == (1, 48, 16)
+    module.resize((3, 4))
+    assert not module.kernel_patterns.requires_grad
+    assert module.context_patterns.requires_grad
+
+
+def test_kept_spectra_stay_out_of_copies_and_files() -> None:
+    import copy
+
+    module = LiSA(16, 2, (6, 8), engine="fft").eval()
+    with torch.no_grad():
+        module(torch.randn(1, 48, 16))
+    assert module._kept is not None
+    assert copy.deepcopy(module)._kept is None
+    assert module.train()._kept is None
+
+
+@pytest.mark.parametrize(("dim", "heads", "grid"), [(8, 2, (0, 4)), (8, 0, (4, 4)), (8, -2, (4, 4)), (9, 2, (4, 4))])
+def test_a_module_of_no_shape_is_refused(dim: int, heads: int, grid: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        LiSA(dim, heads, grid)
 
 
 def test_auto_takes_the_grid_into_account() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from lisabench.journal import Journal, Record
 from lisabench.measure.latency import Limits
+from lisabench.presets import Shape
 from lisabench.run.engine import Settings, run_cells
 from lisabench.run.forecast import Forecast
 from lisabench.run.local import Worker
-from lisabench.sweep import Cell, Shape, Sweep, grids, resolve_operators
+from lisabench.sweep import Cell, Sweep, grids, resolve_operators
 from lisabench.workload import Grid, Workload
 
 FAST = Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01)

@@ -75,6 +75,8 @@ def test_dtypes(worker: Worker, dtype: str) -> None:
         ("NotANumber", "wrong", "not finite"),
         ("Narrow", "error", "gave shape"),
         ("Needy", "error", "requires"),
+        ("ChangesItsInput", "error", "changes its input"),
+        ("Widens", "error", "keeps the dtype"),
     ],
 )
 def test_operators_that_fail_are_told_in_one_line(worker: Worker, own_operators: Path, name: str, status: str, words: str) -> None:
@@ -115,6 +117,16 @@ def test_a_bare_module_has_no_check_and_says_so(worker: Worker, own_operators: P
     assert found["relative_error"] is None
     assert "reference" in found["absent"]["relative_error"]
     assert found["flops"]["torch"] == 2 * 16 * 32 * 32
+
+
+@pytest.mark.parametrize("scope", ["mixing", "layer"])
+@pytest.mark.parametrize("name", ["OnlyMix", "Odd"])
+def test_unusual_modules_are_measured(worker: Worker, own_operators: Path, name: str, scope: str) -> None:
+    op = f"{own_operators}:{name}"
+    assert set(registry.load(op).options) == ({"depth"} if name == "Odd" else set())
+    options = registry.load(op).resolve({})
+    found = measure(worker, Cell(op=op, options=options, workload=Workload(grid=Grid(4, 4), dim=32, heads=2, scope=scope)))
+    assert found["status"] == "ok", found
 
 
 def test_crash_and_hang_end_the_process_and_the_next_cell_gets_a_new_one(own_operators: Path) -> None:
