@@ -273,7 +273,9 @@ def test_a_stop_keeps_what_is_done_and_says_how_to_go_on(number: signal.Signals,
 def test_a_second_program_on_the_same_run_is_told(lisabench: Run, tmp_path: Path) -> None:
     from lisabench.journal import Journal
 
-    with Journal.create(tmp_path / "run", {"kind": "scale", "operators": {}, "cells": [], "device": "cpu", "threads": None, "seed": 0}):
+    with Journal.create(
+        tmp_path / "run", {"kind": "scale", "operators": {}, "cells": [], "device": "cpu", "threads": None, "seed": 0, "baseline": None}
+    ):
         done = lisabench("scale", "--resume", "--out", "run")
     assert done.returncode == 4
     assert "is locked" in only_error(done)

@@ -125,7 +125,7 @@ def test_interrupt_keeps_what_is_done(own_operators: Path, tmp_path: Path) -> No
         (["--budget", "-1"], "--budget got -1"),
         (["--threads", "0"], "--threads got 0"),
         (["--device", "gpu"], "--device got 'gpu'"),
-        (["--resume"], "is not there"),
+        (["--resume"], "is no run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
