@@ -24,7 +24,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch goes first and pinned: a plain `torch` would bring several gigabytes of CUDA.
+# torch goes first, at the version that was tested: what follows then finds it there and chooses no other.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch

@@ -24,8 +24,8 @@ START_SECONDS = 120.0
 LAST_BYTES = 4096
 # Set before torch is imported, and told of in every environment.
 # OpenMP: threads that spin beside a busy neighbour snap times to whole scheduler slices.
-# malloc: glibc maps and unmaps each tensor over 32 MiB, and the page faults take as long as the arithmetic (a dense softmax
-# at 2,048 tokens: 62 ms against 33), with a kink in every curve; kept memory is what a GPU's caching allocator does anyway.
+# malloc: glibc maps and unmaps each tensor over 32 MiB, and the page faults take as long as the arithmetic of a large softmax,
+# with a kink in every curve. Kept memory is what a GPU's caching allocator does anyway.
 # The profiler's log lines would stand among what an operator prints.
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
