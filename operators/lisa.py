@@ -36,7 +36,8 @@ from lisabench.operators._lisa_engines import (
 
 BOUNDARIES = ("zero", "periodic")
 ENGINES = ("auto", "fft", "dense")
-# Up to here the N x N products beat the FFTs on CPUs (benchmarks/lisa_engines.py: 1 and 2 threads, batch 1 and 8).
+# Between where the engines cross on CPUs: earlier than this for batch 1 on one thread, later for batch 8
+# (benchmarks/lisa_engines.py prints both). One number serves all shapes for now.
 DENSE_UP_TO_TOKENS = 400
 
 
