@@ -1,13 +1,16 @@
 """Laws that hold for every operator, as `lisabench verify` runs them and the tests too.
 
-A law takes an operator, its options and a grid, and returns what it saw; it raises LawBrokenError where it does not hold and
-NotApplicableError where it cannot be asked.
+A law takes an operator, its options, a grid and a device, and returns what it saw; it raises LawBrokenError where it does not
+hold and NotApplicableError where it cannot be asked. Everything random is drawn on the CPU, so that a law asks the same on
+every device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,11 +43,30 @@ class Finding:
     detail: str
 
 
-def _module(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """No TF32 on a GPU while it is entered: products and convolutions keep float32's 24 bits, which the bounds are made for."""
+    settings: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
+
+
+def _module(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype, device: str) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=BATCH)
-    module = operator.build(workload, options).to(dtype).eval()
-    return module, torch.randn(BATCH, grid.tokens, DIM, dtype=torch.float64).to(dtype)
+    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=BATCH, device=device)
+    module = operator.build(workload, options).to(device=device, dtype=dtype).eval()
+    return module, torch.randn(BATCH, grid.tokens, DIM, dtype=torch.float64).to(device=device, dtype=dtype)
+
+
+def _drawn_like(tensor: Tensor) -> Tensor:
+    """Standard normal, in float64 on the CPU, then as `tensor` is."""
+    return torch.randn(tensor.shape, dtype=torch.float64).to(tensor)
 
 
 def _prepared(module: Any, x: Tensor) -> tuple[Tensor, ...]:
@@ -54,38 +76,38 @@ def _prepared(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(prepared) if isinstance(prepared, (tuple, list)) else (prepared,)
 
 
-def equals_reference(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype) -> str:
+def equals_reference(operator: Operator, options: Mapping[str, Any], grid: Grid, *, dtype: torch.dtype, device: str = "cpu") -> str:
     """mix gives what the dense float64 reference gives."""
     if operator.reference is None:
         raise NotApplicableError("states no reference")
-    module, x = _module(operator, options, grid, dtype)
+    module, x = _module(operator, options, grid, dtype, device)
     with torch.no_grad():
         prepared = _prepared(module, x)
         got = module.mix(*prepared).double()  # type: ignore[operator]
-        want = operator.reference(module.double(), *(t.double() for t in prepared), rows=torch.arange(grid.tokens))
+        want = operator.reference(module.double(), *(t.double() for t in prepared), rows=torch.arange(grid.tokens, device=device))
     return _bounded(got, want, REFERENCE_BOUNDS[dtype])
 
 
-def batch_independent(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+def batch_independent(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
     """A sample gives the same result alone as among others."""
-    module, x = _module(operator, options, grid, torch.float64)
+    module, x = _module(operator, options, grid, torch.float64, device)
     with torch.no_grad():
         together = module(x)
         alone = torch.cat([module(sample) for sample in x.split(1)])
     return _bounded(together, alone, REFERENCE_BOUNDS[torch.float64])
 
 
-def gradients_exact(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+def gradients_exact(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
     """Along random directions, autograd's gradients are those of central differences, for the input and all parameters."""
-    module, x = _module(operator, options, grid, torch.float64)
+    module, x = _module(operator, options, grid, torch.float64, device)
     x.requires_grad_()
-    weight = torch.randn_like(x)
+    weight = _drawn_like(x)
     leaves = [x, *(p for p in module.parameters() if p.requires_grad)]
     found = torch.autograd.grad((module(x) * weight).sum(), leaves, allow_unused=True)
     unused = [name for (name, p), g in zip([("x", x), *module.named_parameters()], found, strict=True) if p.requires_grad and g is None]
     if unused:
         raise LawBrokenError(f"no gradient reaches {', '.join(unused)}")
-    directions = [torch.randn_like(leaf) for leaf in leaves]
+    directions = [_drawn_like(leaf) for leaf in leaves]
     along = sum(float((g * d).sum()) for g, d in zip(found, directions, strict=True) if g is not None)
 
     def shifted(step: float) -> float:
@@ -104,10 +126,10 @@ def gradients_exact(operator: Operator, options: Mapping[str, Any], grid: Grid) 
     return f"relative error {error:.0e}"
 
 
-def dtype_kept(operator: Operator, options: Mapping[str, Any], grid: Grid) -> str:
+def dtype_kept(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
     """The output has the input's shape and dtype, finite, also in half precision."""
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        module, x = _module(operator, options, grid, dtype)
+        module, x = _module(operator, options, grid, dtype, device)
         with torch.no_grad():
             out = module(x)
         if out.dtype != dtype or out.shape != x.shape:
@@ -117,33 +139,35 @@ def dtype_kept(operator: Operator, options: Mapping[str, Any], grid: Grid) -> st
     return "fp64, fp32, bf16, fp16"
 
 
-LAWS: dict[str, Callable[[Operator, Mapping[str, Any], Grid], str]] = {
-    "reference, float64": lambda operator, options, grid: equals_reference(operator, options, grid, torch.float64),
-    "reference, float32": lambda operator, options, grid: equals_reference(operator, options, grid, torch.float32),
+LAWS: dict[str, Callable[..., str]] = {
+    "reference, float64": partial(equals_reference, dtype=torch.float64),
+    "reference, float32": partial(equals_reference, dtype=torch.float32),
     "independent of the batch": batch_independent,
     "gradients": gradients_exact,
     "shape and dtype kept": dtype_kept,
 }
 
 
-def verify(operator: Operator, options: Mapping[str, Any]) -> Iterator[Finding]:
+def verify(operator: Operator, options: Mapping[str, Any], *, device: str = "cpu") -> Iterator[Finding]:
     """Every law, on all grids: the first grid where it breaks, or what was seen on the largest."""
     for name, law in LAWS.items():
-        holds: bool | None = True
-        detail = ""
-        for grid in GRIDS:
-            try:
-                detail = law(operator, options, grid)
-            except NotApplicableError as why:
-                holds, detail = None, str(why)
-                break
-            except LawBrokenError as broken:
-                holds, detail = False, f"on {grid}: {broken}"
-                break
-            except (Exception, SystemExit) as error:  # an operator of a user's may raise anything
-                holds, detail = False, f"on {grid}: {type(error).__name__}: {error}".splitlines()[0]
-                break
-        yield Finding(law=name, holds=holds, detail=detail)
+        with exact_float32():
+            finding = _on_all_grids(name, partial(law, operator, options, device=device))
+        yield finding
+
+
+def _on_all_grids(name: str, law: Callable[[Grid], str]) -> Finding:
+    detail = ""
+    for grid in GRIDS:
+        try:
+            detail = law(grid)
+        except NotApplicableError as why:
+            return Finding(law=name, holds=None, detail=str(why))
+        except LawBrokenError as broken:
+            return Finding(law=name, holds=False, detail=f"on {grid}: {broken}")
+        except (Exception, SystemExit) as error:  # an operator of a user's may raise anything
+            return Finding(law=name, holds=False, detail=f"on {grid}: {type(error).__name__}: {error}".splitlines()[0])
+    return Finding(law=name, holds=True, detail=detail)
 
 
 def _bounded(got: Tensor, want: Tensor, bound: float) -> str:

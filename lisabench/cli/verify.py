@@ -1,41 +1,71 @@
-"""`lisabench verify`: holds operators to their laws."""
+"""`lisabench verify`: holds operators to their laws, or their FLOP formulas to the counters."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lisabench import units
 from lisabench.errors import LisaBenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lisabench.run.audit import Audit
+    from lisabench.workload import Workload
+
+# What a terminal must be wide for: each column is dropped on one that is narrower.
+COLUMNS = {"operator": 0, "pass": 0, "formula": 0, "torch": 0, "fvcore": 0, "coverage": 0} | {
+    "stock torch": 76,
+    "stock fvcore": 76,
+    "stock misses": 92,
+    "not counted": 104,
+}
 
 
 class LawsBrokenError(LisaBenchError):
-    """An operator broke a law: exit code 1."""
+    """An operator broke a law, or its FLOP formula is not what the counters count: exit code 1."""
 
 
 def verify(
     op: Annotated[list[str] | None, typer.Option(help="Operator, comma list, or FILE.py:CLASS; repeatable. [default: all]")] = None,
     op_option: Annotated[list[str] | None, typer.Option(help="[OP.]NAME=VALUE; repeatable.")] = None,
+    flops: Annotated[bool, typer.Option("--flops", help="Audit the FLOP formulas against two counters instead.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
-    """Check operators against their dense reference and the laws that hold for all."""
+    """Check operators against their dense reference and the laws that hold for all, or with --flops their FLOPs against counters."""
     from lisabench import registry
-    from lisabench.cli.console import results
+    from lisabench.cli.options import resolve_device
     from lisabench.laws import DIM, GRIDS, HEADS
-    from lisabench.laws import verify as verify_operator
     from lisabench.sweep import check_options, resolve_operators
     from lisabench.workload import Workload
 
-    broken = 0
-    console = results()
-    for name, options in resolve_operators(op or ["all"], None, op_option or []):
+    device = resolve_device(device)
+    asked = resolve_operators(op or ["all"], None, op_option or [])
+    for name, options in asked:
         if not registry.is_file_spec(name):
             check_options(name, options, Workload(grid=GRIDS[-1], dim=DIM, heads=HEADS))
+    (_verify_flops if flops else _verify_laws)(asked, device, as_json=as_json)
+
+
+def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
+    from lisabench import registry
+    from lisabench.cli.console import results
+    from lisabench.laws import verify as verify_operator
+
+    broken = 0
+    console = results()
+    for name, options in asked:
         with redirect_stdout(sys.stderr):  # a user's operator may print: on stdout only results may stand
-            findings = list(verify_operator(registry.load(name), options))
+            findings = list(verify_operator(registry.load(name), options, device=device))
         for finding in findings:
             broken += finding.holds is False
             if as_json:
@@ -46,3 +76,103 @@ def verify(
                 console.print(finding.detail, markup=False, soft_wrap=True)
     if broken:
         raise LawsBrokenError(f"{broken} laws are broken; the lines above say where")
+
+
+def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
+    from lisabench.cli.console import results
+    from lisabench.run.audit import audit, audited_workload
+
+    rows: list[Audit] = []
+    for name, options in asked:
+        with redirect_stdout(sys.stderr):
+            found = audit(name, options, device=device)
+        rows += found
+        if as_json:
+            for row in found:
+                print(json.dumps(row.record()))
+    if not as_json:
+        print_audit(results(), rows, audited_workload(device))
+    off = sum(not row.holds for row in rows)
+    if off:
+        raise LawsBrokenError(f"{off} of {len(rows)} FLOP figures are off or absent; the lines above say where and why")
+
+
+def print_audit(console: Console, rows: Sequence[Audit], workload: Workload) -> None:
+    """The table in the columns that the console is wide enough for, what is off, and the convention."""
+    from lisabench.cli.console import lines
+    from lisabench.run.audit import CONVENTION
+
+    console.print(_table(rows, [name for name, width in COLUMNS.items() if console.width >= width], workload))
+    for row in rows:
+        lines(console, *(f"{_label(row)} {row.direction}: {note}" for note in _notes(row)))
+    lines(console, f"Convention: {CONVENTION}.")
+    lines(
+        console,
+        "Backward is a training step minus its forward. Stock: the share that each counter gives without our handles"
+        " (fvcore doubled: its unit is the multiply-add).",
+    )
+    dropped = [name for name, width in COLUMNS.items() if console.width < width]
+    if dropped:
+        lines(console, f"Left out on {console.width} columns: {', '.join(dropped)}; --json has all.")
+
+
+def _table(rows: Sequence[Audit], columns: Sequence[str], workload: Workload) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = f"FLOPs of one call: {workload.describe()}, dim {workload.dim}, heads {workload.heads}, {workload.scope}, {workload.device}"
+    table = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+    )
+    for name in columns:
+        words = name in ("operator", "pass", "stock misses", "not counted")
+        header = name.replace("stock ", "stock\n") if not words else name
+        table.add_column(header, justify="left" if words else "right", no_wrap=not name.endswith(("misses", "counted")))
+    for row in rows:
+        cells = _cells(row)
+        style = "" if row.holds else "bold red"
+        table.add_row(*(Text(cells[name]) for name in columns), style=style, end_section=row.direction == "backward")
+    return table
+
+
+def _cells(row: Audit) -> dict[str, str]:
+    misses = {counter: ", ".join(parts) or "nothing" for counter, parts in row.stock_misses.items()}
+    apart = "; ".join(f"{counter}: {parts}" for counter, parts in misses.items())
+    return {
+        "operator": _label(row, "\n") if row.direction == "forward" else "",
+        "pass": row.direction,
+        "formula": units.flops(row.analytic),
+        "torch": units.flops(row.torch),
+        "fvcore": units.flops(row.fvcore),
+        "coverage": _percent(row.coverage, 1),
+        "stock torch": _percent(row.stock_torch),
+        "stock fvcore": _percent(row.stock_fvcore),
+        "stock misses": apart if len(set(misses.values())) > 1 else next(iter(misses.values()), ""),
+        "not counted": ", ".join(dict.fromkeys(re.sub(r"_backward(_data)?$", "", name).strip("_") for name in row.left_out)),
+    }
+
+
+def _notes(row: Audit) -> list[str]:
+    """What must be said of a row beside its figures."""
+    if row.error is not None:
+        return [row.error]
+    told = [f"{row.missing}; {row.excuse}" if row.excuse else row.missing] if row.missing else []
+    if row.direction == "forward":  # that fvcore sees no backward stands once, beneath
+        told += dict.fromkeys(row.absent.values())
+    return told + ([row.absent["torch"]] if row.direction == "backward" and "torch" in row.absent else [])
+
+
+def _label(row: Audit, between: str = " ") -> str:
+    """The operator, its class where it is a user's, and the options that are not the defaults."""
+    from lisabench import registry
+
+    defaults = registry.load(row.op).resolve({})
+    given = [f"{name}={value}" for name, value in row.options.items() if defaults.get(name) != value]
+    return between.join([row.op.rpartition(":")[2], *given])
+
+
+def _percent(share: float | None, decimals: int = 0) -> str:
+    if share is None:
+        return units.MISSING
+    return "<1%" if 0 < share < 0.005 and not decimals else f"{100 * share:.{decimals}f}%"

@@ -2,7 +2,8 @@
 
 Convention: a multiply-add is 2 FLOPs; a complex product 6; a complex FFT of n points 5 n log2 n, a real one half of
 it; other pointwise work is not counted. fvcore counts a multiply-add as 1: its figure is doubled. Both counters give 0
-for FFTs, complex products and, on a CPU, attention kernels, torch's in silence: the handles below add these.
+for FFTs, complex products and, on a CPU, attention kernels, torch's in silence, and torch over-counts the backward of a
+grouped convolution: the handles below put these right.
 
 Both run the call for real, after the timing and on the function that is not compiled: a compiled one that ran under
 FlopCounterMode falls back to eager ever after (pytorch#140909).
@@ -66,6 +67,17 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **
     return float(sdpa_backward_flop_count(grad, query, key, value))
 
 
+def _convolution_backward(grad: Any, x: Any, weight: Any, *settings: Any, **__: Any) -> float:
+    """On shapes: each of the two gradients costs what the forward did.
+
+    `weight` is (out, in / groups, ...), of a transposed convolution (in, out / groups, ...): all of it meets each position once.
+    """
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = settings
+    positions = (x if transposed else grad)[2:]
+    once: float = 2.0 * x[0] * math.prod(positions) * math.prod(weight)
+    return once * sum(map(bool, wanted[:2]))
+
+
 _TORCH_HANDLES: dict[Any, Callable[..., float]] = {
     aten._fft_r2c: _r2c,
     aten._fft_c2r: _c2r,
@@ -73,15 +85,24 @@ _TORCH_HANDLES: dict[Any, Callable[..., float]] = {
     aten.mul: _product,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten._scaled_dot_product_fused_attention_overrideable: _attention,
+    aten._scaled_dot_product_fused_attention_overrideable_backward: _attention_backward,
+    aten.convolution_backward: _convolution_backward,
 }
+
+
+def tally_torch(call: Callable[[], Any], *, handles: bool = True) -> dict[str, float]:
+    """FLOPs of one call by operator, backward included where it has one; without `handles`, as torch's counter comes."""
+    with FlopCounterMode(display=False, custom_mapping=dict(_TORCH_HANDLES) if handles else None) as counter:
+        call()
+    counted = counter.get_flop_counts().get("Global", {})
+    return {f"aten::{op.__name__}": float(flops) for op, flops in counted.items() if flops}
 
 
 def count_torch(call: Callable[[], Any]) -> tuple[float, frozenset[str]]:
     """FLOPs of one call, backward included where it has one, and the operators they were counted in."""
-    with FlopCounterMode(display=False, custom_mapping=dict(_TORCH_HANDLES)) as counter:
-        call()
-    counted = counter.get_flop_counts().get("Global", {})
-    return float(sum(counted.values())), frozenset(f"aten::{op.__name__}" for op, flops in counted.items() if flops)
+    tally = tally_torch(call)
+    return float(sum(tally.values())), frozenset(tally)
 
 
 class _Called(nn.Module):
@@ -95,8 +116,13 @@ class _Called(nn.Module):
         return self.function(*tensors)
 
 
-def count_fvcore(module: nn.Module, function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> float:
-    """FLOPs of one forward call `function(*tensors)`, which may use `module`'s parameters; a multiply-add is 2 here too."""
+def tally_fvcore(
+    module: nn.Module, function: Callable[..., Tensor], tensors: Sequence[Tensor], *, handles: bool = True
+) -> dict[str, float]:
+    """FLOPs of one forward call `function(*tensors)`, which may use `module`'s parameters, by operator; a multiply-add is 2 here too.
+
+    Without `handles`, as fvcore comes, but for the doubling.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fvcore is built on torch.jit's tracer, which warns of itself and of shapes used as numbers
         from fvcore.nn import FlopCountAnalysis
@@ -104,9 +130,14 @@ def count_fvcore(module: nn.Module, function: Callable[..., Tensor], tensors: Se
         with torch.no_grad():
             analysis = FlopCountAnalysis(_Called(module, function), tuple(tensors))
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-            for name, handle in _FVCORE_HANDLES.items():
+            for name, handle in _FVCORE_HANDLES.items() if handles else ():
                 analysis.set_op_handle(f"aten::{name}", handle)
-            return 2.0 * float(analysis.total())
+            return {f"aten::{name}": 2.0 * float(flops) for name, flops in analysis.by_operator().items() if flops}
+
+
+def count_fvcore(module: nn.Module, function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> float:
+    """FLOPs of one forward call `function(*tensors)`; a multiply-add is 2 here too."""
+    return float(sum(tally_fvcore(module, function, tensors).values()))
 
 
 def _sizes(value: Any) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lisabench import registry
 from lisabench.contract import Grid, Workload, fft_flops
-from lisabench.measure.flops import count_fvcore, count_torch
+from lisabench.measure.flops import count_fvcore, count_torch, tally_fvcore, tally_torch
 from lisabench.run.cell import build
 from lisabench.sweep import Cell
 
@@ -56,6 +56,36 @@ def test_backward_is_counted() -> None:
     flops, counted_in = count_torch(lambda: (a @ b).sum().backward())
     assert flops == 3 * 2 * 4 * 5 * 6
     assert counted_in == {"aten::mm"}
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["plain", "transposed"])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_backward_of_a_convolution_is_twice_its_forward(groups: int, transposed: bool) -> None:
+    make = nn.ConvTranspose2d if transposed else nn.Conv2d
+    convolution, x = make(6, 12, 3, groups=groups, stride=2, bias=False), torch.randn(2, 6, 9, 7, requires_grad=True)
+    with torch.no_grad():
+        out = convolution(x)
+        forward = count_torch(lambda: convolution(x))[0]
+    positions = (x if transposed else out)[0, 0].numel()
+    assert forward == 2 * 2 * positions * 6 * 12 // groups * 9
+    assert count_torch(lambda: convolution(x).sum().backward())[0] == 3 * forward
+    x.requires_grad_(False)  # the first layer of a model: the weight's gradient alone
+    assert count_torch(lambda: convolution(x).sum().backward())[0] == 2 * forward
+
+
+def test_tallies_name_the_operators_and_add_up() -> None:
+    def function(x: Tensor) -> Tensor:
+        return torch.fft.irfft(torch.fft.rfft(x) * torch.fft.rfft(x), n=12) @ torch.ones(12, 12)
+
+    product = 2 * 24 * 12 * 12
+    with torch.no_grad():
+        by_torch, by_fvcore = tally_torch(lambda: function(X)), tally_fvcore(nn.Identity(), function, (X,))
+        assert set(by_torch) == {"aten::_fft_r2c", "aten::_fft_c2r", "aten::mul", "aten::mm"}
+        assert set(by_fvcore) == {"aten::fft_rfft", "aten::fft_irfft", "aten::mul", "aten::matmul"}
+        assert sum(by_torch.values()) == pytest.approx(sum(by_fvcore.values()))
+        # As the counters come, the product of matrices is all that they see.
+        assert tally_torch(lambda: function(X), handles=False) == {"aten::mm": product}
+        assert tally_fvcore(nn.Identity(), function, (X,), handles=False) == {"aten::matmul": product}
 
 
 def test_fft_flops() -> None:

@@ -56,6 +56,56 @@ class Broken(nn.Module):
     forward = mix
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda case: str(case) if isinstance(case, dict) else case)
+def test_laws_hold_on_a_gpu(name: str, options: dict[str, Any]) -> None:
+    operator = registry.load(name)
+    findings = list(laws.verify(operator, operator.resolve(options), device="cuda:0"))
+    assert {finding.law: finding.holds for finding in findings} == dict.fromkeys(laws.LAWS, True), findings
+
+
+SETTINGS: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]  # type: ignore[attr-defined]
+
+
+def test_tf32_is_off_while_a_law_runs_and_put_back_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was, and also where the law breaks."""
+    seen = []
+
+    def law(*_: Any, **__: Any) -> str:
+        seen.append([setting.fp32_precision for setting in SETTINGS])
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(laws, "LAWS", {"one": law})
+    at_first = [setting.fp32_precision for setting in SETTINGS]
+    try:
+        for precision in ("tf32", "ieee"):
+            for setting in SETTINGS:
+                setting.fp32_precision = precision
+            (finding,) = laws.verify(registry.load("linear"), {})
+            assert finding.holds is False
+            assert [setting.fp32_precision for setting in SETTINGS] == [precision] * 3
+    finally:
+        for setting, precision in zip(SETTINGS, at_first, strict=True):
+            setting.fp32_precision = precision
+    assert seen == [["ieee"] * 3] * 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_products_on_a_gpu_are_exact_while_a_law_runs() -> None:
+    left, right = (torch.randn(512, 512, device="cuda") for _ in range(2))
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        with laws.exact_float32():
+            product = left @ right
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    want = left.double() @ right.double()
+    assert float((product - want).norm() / want.norm()) < 1e-6
+
+
 def test_laws_can_fail() -> None:
     operator = Operator(
         name="broken",
