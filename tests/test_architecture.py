@@ -13,7 +13,7 @@ TOP = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"run", "train", "render", "laws"},
-    {"analysis", "sweep", "journal", "results", "measure"},
+    {"analysis", "sweep", "journal", "provenance", "results", "measure"},
     {"registry"},
     {"contract", "presets", "workload"},
     {"files"},

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from lisabench.journal import Record
     from lisabench.results import Run
 
-# Environments that differ in one of these are different machines: their times are no comparison of code.
-SAME_MACHINE = ("device_name", "machine", "driver")
-
 
 class SlowerError(LisaBenchError):
     """A cell became slower where that was declared a failure: exit code 1."""
@@ -27,7 +24,9 @@ def compare(
     new: Annotated[Path, typer.Argument(help="The newer run.", show_default=False)],
     threshold: Annotated[str, typer.Option(help="Changes up to this share count as the same: 5% or 0.05.")] = "5%",
     fail_on: Annotated[str | None, typer.Option(help="slower: exit with 1 when a cell became slower.")] = None,
-    mix: Annotated[bool, typer.Option("--mix", help="Compare runs of different machines all the same.")] = False,
+    mix: Annotated[
+        bool, typer.Option("--mix", help="Compare runs that differ in machine, GPU, driver, threads or torch all the same.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line a cell.")] = False,
 ) -> None:
     """Say of each cell that two runs share whether it is faster, slower, the same, or can't be told."""
@@ -39,8 +38,7 @@ def compare(
 
     runs = read_run(base), read_run(new)
     pairs = _pairs(*runs)
-    if not mix:
-        _same_machine(pairs, *runs)
+    _same_machine(pairs, *runs, mix=mix)
     rows = []
     for before, after in pairs:
         verdict = compare_samples(before["latency_s"]["samples"], after["latency_s"]["samples"], threshold=share)
@@ -79,16 +77,21 @@ def _pairs(base: Run, new: Run) -> list[tuple[Record, Record]]:
     return shared
 
 
-def _same_machine(pairs: list[tuple[Record, Record]], base: Run, new: Run) -> None:
-    for before, after in pairs:
-        first, second = base.environments.get(before["environment"], {}), new.environments.get(after["environment"], {})
-        stated = [("threads", first.get("cpu", {}).get("threads"), second.get("cpu", {}).get("threads"))]
-        stated += [(name, first.get(name), second.get(name)) for name in SAME_MACHINE]
-        for name, left, right in stated:
-            if left != right:
-                raise InputError(
-                    f"the runs differ in {name} ({left!r} and {right!r}): their times say nothing about the code; --mix compares them all the same"
-                )
+def _same_machine(pairs: list[tuple[Record, Record]], base: Run, new: Run, *, mix: bool) -> None:
+    """InputError where a cell's two environments differ in what matters to times; with `mix` a message on stderr."""
+    from lisabench.cli.console import lines, messages
+    from lisabench.provenance import differences, in_words, once, refusal
+
+    hashes = dict.fromkeys((before["environment"], after["environment"]) for before, after in pairs)
+    found = once(
+        difference
+        for before, after in hashes
+        for difference in differences(base.environments.get(before, {}), new.environments.get(after, {}))
+    )
+    if found and not mix:
+        raise InputError(refusal("the runs", found, because="their times say nothing about the code", then="compares them"))
+    if found:
+        lines(messages(), f"the runs differ in {in_words(found)}")
 
 
 def _print(rows: list[Any], new: Run) -> None:
