@@ -35,11 +35,16 @@ def blank_record(fields: dict[str, Any], *, kind: str = "scale") -> Record:
         "status": "skipped",
         "reason": None,
         "latency_s": None,
+        "latency_kinds_s": None,
+        "ratio": None,
         "memory_bytes": None,
         "flops": None,
+        "roofline": None,
         "energy_j": None,
         "relative_error": None,
         "backend": None,
+        "dispatch": None,
+        "conditions": None,
         "absent": {},
         "environment": None,
         "started_at": now(),
@@ -160,6 +165,7 @@ class Journal:
     run: Path
     records: list[Record]
     dropped_torn_line: bool
+    environments: dict[str, Any]
     _file: Any
     _lock: Any
 
@@ -188,7 +194,7 @@ class Journal:
         except RunError:
             _take_back(run, new=new)
             raise
-        return cls(run=run, records=[], dropped_torn_line=False, _file=file, _lock=lock)
+        return cls(run=run, records=[], dropped_torn_line=False, environments={}, _file=file, _lock=lock)
 
     @classmethod
     def resume(cls, run: Path) -> Journal:
@@ -199,12 +205,15 @@ class Journal:
             lock = _locked(run)
             content = _read(run / JOURNAL)
             records, good = _parse(content, run)
+            environments = read_environments(run)
             file = open(run / JOURNAL, "r+b" if content else "wb", buffering=0)  # noqa: SIM115
             file.truncate(good)
             file.seek(good)
         except OSError as error:
             raise _unwritable(run, error) from error
-        return cls(run=run, records=records, dropped_torn_line=good < len(content), _file=file, _lock=lock)
+        return cls(
+            run=run, records=records, dropped_torn_line=good < len(content), environments=environments, _file=file, _lock=lock
+        )
 
     @property
     def settled(self) -> dict[str, Record]:
@@ -226,9 +235,11 @@ class Journal:
 
     def add_environment(self, key: str, environment: dict[str, Any]) -> None:
         """Keeps an environment under its hash."""
-        known = read_environments(self.run)
-        if key not in known:
-            write_json(self.run / ENVIRONMENT, known | {key: environment})
+        # Load and the like are those of the first time; peaks may come to be known later.
+        told = self.environments.get(key, environment) | {name: environment[name] for name in ("peaks",) if name in environment}
+        if self.environments.get(key) != told:
+            self.environments = self.environments | {key: told}
+            write_json(self.run / ENVIRONMENT, self.environments)
 
     def close(self) -> None:
         self._file.close()

@@ -19,10 +19,14 @@ WORKLOAD = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "bat
 # What all points of a curve over tokens share.
 CURVE = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch")
 FIGURES = {
-    "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "stopped_by"),
-    "memory_bytes": ("inputs", "parameters", "transient", "saved", "peak", "reserved"),
+    "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "count", "kind", "stopped_by"),
+    "ratio": ("median", "ci_low", "ci_high", "rounds"),
+    "memory_bytes": ("inputs", "parameters", "kept", "transient", "saved", "peak", "reserved", "cufft_plans", "process", "resident"),
     "flops": ("analytic", "fvcore", "torch", "coverage"),
+    "roofline": ("flops_per_s", "bytes_per_s", "limit_s", "share", "bound", "peak_flops_per_s", "peak_bytes_per_s"),
 }
+KINDS, KIND_FIGURES = ("cold", "warm", "graph", "host"), ("median", "ci_low", "ci_high")
+TEXTS = ("kind", "stopped_by", "bound")
 COMMANDS = {"scale": "scale", "accuracy": "train-small"}  # which command writes a run of which kind
 
 
@@ -68,7 +72,7 @@ def read_run(path: Path, *, kind: str = "scale") -> Run:
 def table(
     records: Sequence[Record], *, labels: Mapping[str, str] | None = None, environments: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """A row a record. Figures that are absent are NaN; options are JSON text; raw samples stay in the records."""
+    """A row a record. Figures that are absent are NaN; options and conditions are JSON text; raw samples stay in the records."""
     import pandas as pd
 
     known = environments or {}
@@ -82,7 +86,7 @@ def table(
             column = f"{group}.{name}"
             if column not in frame:
                 frame[column] = None
-            if name != "stopped_by":
+            if name not in TEXTS:
                 frame[column] = pd.to_numeric(frame[column])
     return frame
 
@@ -96,8 +100,13 @@ def _flat(record: Record, labels: Mapping[str, str], environments: Mapping[str, 
             figures = value or {}
             yield from ((f"{name}.{part}", figures.get(part)) for part in FIGURES[name])
             if name == "latency_s":
-                yield "latency_s.samples", len(figures.get("samples", ()))
                 yield "latency_s.warnings", "; ".join(figures.get("warnings", ()))
+        elif name == "latency_kinds_s":
+            for kind in KINDS if value else ():
+                yield from ((f"{name}.{kind}.{part}", (value[kind] or {}).get(part)) for part in KIND_FIGURES)
+        elif name == "energy_j":
+            yield name, value
+            yield "energy_j_per_token", None if value is None else value / (record["batch"] * record["tokens"])
         elif isinstance(value, (dict, list)):
             yield name, json.dumps(value, sort_keys=True)
         else:

@@ -6,6 +6,7 @@ import math
 
 _DECIMAL = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")]
 _BINARY = [(2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")]
+_ENERGY = [(1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")]
 _TIME = [(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns")]
 MISSING = "–"
 
@@ -40,6 +41,11 @@ def size_in_bytes(value: float | None, digits: int = 3) -> str:
 def flops(value: float | None, digits: int = 3) -> str:
     """2.5e9 -> '2.50 G'; the column or axis says FLOP."""
     return MISSING if value is None or math.isnan(value) else _scaled(value, _DECIMAL, digits)
+
+
+def energy(value: float | None, digits: int = 3) -> str:
+    """0.0123 -> '12.3 mJ'."""
+    return MISSING if value is None or math.isnan(value) else _scaled(value, _ENERGY, digits)
 
 
 def duration(value: float) -> str:

@@ -24,7 +24,7 @@ def record(tokens: int, **fields: Any) -> dict[str, Any]:
 OK = {
     "status": "ok",
     "environment": "e",
-    "latency_s": {"median": 0.5, "ci_low": 0.4, "ci_high": 0.6, "samples": [0.4, 0.5, 0.6], "warnings": ["noisy: x"]},
+    "latency_s": {"median": 0.5, "ci_low": 0.4, "ci_high": 0.6, "samples": [0.4, 0.5, 0.6], "count": 3, "warnings": ["noisy: x"]},
 }
 OK |= {"memory_bytes": {"transient": 7, "saved": None}, "flops": {"analytic": 3.0}}
 
@@ -33,12 +33,23 @@ def test_a_row_a_record_with_nested_fields_by_a_dot() -> None:
     frame = table([record(4, **OK), record(8)], labels={"linear": "Linear"}, environments=ENVIRONMENTS)
     first, second = frame.to_dict("records")
     assert first["latency_s.median"] == 0.5
-    assert first["latency_s.samples"] == 3
+    assert first["latency_s.count"] == 3
     assert first["latency_s.warnings"] == "noisy: x"
     assert first["memory_bytes.saved"] != first["memory_bytes.saved"]  # absent is NaN, never 0
     assert first["label"] == "Linear"
     assert first["options"] == '{"key_dim": null}'
     assert second["latency_s.median"] != second["latency_s.median"]
+
+
+def test_kinds_of_latency_energy_and_roofline_have_columns() -> None:
+    kinds = {"cold": None, "warm": {"median": 2.0, "ci_low": 1.0, "ci_high": 3.0, "count": 9}, "graph": None, "host": None}
+    more = {"latency_kinds_s": kinds, "energy_j": 6.0, "batch": 3, "roofline": {"share": 0.5, "bound": "memory"}, "ratio": {"median": 2.5}}
+    first, second = table([record(4, **OK, **more), record(8)]).to_dict("records")
+    assert first["latency_kinds_s.warm.median"] == 2.0
+    assert first["latency_kinds_s.graph.median"] != first["latency_kinds_s.graph.median"]
+    assert (first["energy_j"], first["energy_j_per_token"]) == (6.0, 0.5)
+    assert (first["roofline.share"], first["roofline.bound"], first["ratio.median"]) == (0.5, "memory", 2.5)
+    assert second["energy_j_per_token"] != second["energy_j_per_token"]
 
 
 def test_a_cell_that_never_ran_belongs_to_the_device_of_the_others() -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 
 WIDE = 80
+# What a narrow table leaves out first.
+_LEAST_NEEDED = ("error", "of limit", "energy", "FLOP", "±", "memory")
+OMITTED = [_LEAST_NEEDED[: count + 1] for count in range(len(_LEAST_NEEDED))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,16 @@ class Limits:
 
 
 def run_and_render(
-    plan: dict[str, Any], cells: Sequence[Cell], *, out: Path, resume: bool, limits: Limits, as_json: bool, quiet: bool
+    plan: dict[str, Any],
+    cells: Sequence[Cell],
+    *,
+    out: Path,
+    resume: bool,
+    limits: Limits,
+    cross_check: bool,
+    mix: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Measures what is missing of the plan, then prints and draws the whole run."""
     from lisabench.journal import Journal
@@ -44,11 +56,17 @@ def run_and_render(
     from lisabench.run.local import Worker
 
     settings = Settings(
-        budget=limits.budget, cell_timeout=limits.cell_timeout, limits=SamplingLimits(seconds=limits.cell_seconds), seed=plan["seed"]
+        budget=limits.budget,
+        cell_timeout=limits.cell_timeout,
+        limits=SamplingLimits(seconds=limits.cell_seconds),
+        seed=plan["seed"],
+        baseline=plan["baseline"],
+        cross_check=cross_check,
+        mix=mix,
     )
     with (
         Journal.resume(out) if resume else Journal.create(out, plan) as journal,
-        Worker(device=plan["device"], threads=plan["threads"]) as worker,
+        Worker(device=plan["device"], threads=plan["threads"], command=["lisabench", *sys.argv[1:]]) as worker,
     ):
         if journal.dropped_torn_line and not quiet:
             _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
@@ -99,7 +117,7 @@ def fitting_table(run: Run, console: Console) -> Table:
 
     unbounded = console.options.update(max_width=10_000)
     table = results_table(run)
-    for omitted in (("FLOP",), ("FLOP", "±"), ("FLOP", "±", "memory")):
+    for omitted in OMITTED:
         if Measurement.get(console, unbounded, table).maximum <= console.width:
             break
         table = results_table(run, omitted=omitted)
@@ -131,7 +149,6 @@ class Watch:
                 refresh_per_second=2,
             )
             self.task = self.bar.add_task("starting", total=len(cells), left="")
-        self.name = ""
 
     def __enter__(self) -> Watch:
         if self.bar:
@@ -143,18 +160,21 @@ class Watch:
             self.bar.stop()
 
     def started(self, cell: Cell, seconds_left: float | None) -> None:
-        self.name = f"{cell.op.rpartition(':')[2]} {cell.workload.tokens:,} x {cell.workload.batch}"
         if self.bar:
             left = "" if seconds_left is None else f"about {units.duration(seconds_left)} left"
-            self.bar.update(self.task, description=self.name, left=left)
+            self.bar.update(self.task, description=_name(cell), left=left)
 
-    def progress(self, phase: str, seconds_a_call: float | None) -> None:
+    def progress(self, cell: Cell, phase: str, seconds_a_call: float | None) -> None:
         if self.bar:
             now = f" {units.seconds(seconds_a_call)}" if seconds_a_call else ""
-            self.bar.update(self.task, description=f"{self.name} · {phase}{now}")
+            self.bar.update(self.task, description=f"{_name(cell)} · {phase}{now}")
 
     def finished(self, cell: Cell, record: Record) -> None:
         if self.as_json:
             print(json.dumps(record), flush=True)
         if self.bar:
             self.bar.advance(self.task)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.op.rpartition(':')[2]} {cell.workload.tokens:,} x {cell.workload.batch}"

@@ -1,31 +1,31 @@
-"""How long a call takes: samples until their median is known well enough.
+"""How long a call takes: samples in rounds, until their median is known well enough.
 
-CPU: blocks of calls, so long that reading the clock costs under 1e-4 of a block. GPU: one call a sample between two
-CUDA events, behind a write of the device's whole L2 cache (cold, as NVIDIA/nvbench measures). In both the median is
-reported with its distribution-free interval, and what ended the sampling.
+A round is a slice of samples. The operators of one workload take their rounds in turns, so that what drifts on a machine
+drifts for all of them and their ratios are taken within rounds. The interval is the wider of two, both by order statistics:
+that of the median over all samples, and that over the medians of the rounds, which holds where the samples of one round
+are not independent of each other.
 
-Source: NVIDIA/nvbench measure_cold.cu and stdrel_criterion.cxx (order of a cold sample, settled noise).
+Source: NVIDIA/nvbench stdrel_criterion.cxx (settled noise); David and Nagaraja, Order Statistics (the interval).
 """
 
 from __future__ import annotations
 
 import gc
-import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from lisabench.analysis.statistics import median_interval
+from lisabench.measure.samplers import Sampler, sampler_for
 
-TIMER_SHARE = 1e-4
-MINIMUM_BLOCKS = 10
-GPU_BATCH, SLOW_SECONDS = 10, 0.1
+ROUNDS = 6  # the fewest of which a median has a 95% interval
+SAMPLES_A_ROUND = 2  # at the least, however slow the call
+KEPT_SAMPLES = 100
 SETTLED_CHECKS, SETTLED_WITHIN = 12, 0.05
+MINIMUM_SAMPLES = ROUNDS * SAMPLES_A_ROUND
 Progress = Callable[[str, float | None], None]
 
 
@@ -42,7 +42,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Seconds a call: the median with its 95% interval, quantiles, and the samples they come from."""
+    """Seconds a call: the median with its 95% interval, quantiles, and the samples they come from.
+
+    `samples`: at most KEPT_SAMPLES of the `count` that were taken, evenly picked in their order. `rounds`: the median of each
+    round. `kind`: "warm" (calls back to back) or "cold" (caches flushed before each).
+    """
 
     median: float
     ci_low: float
@@ -50,6 +54,9 @@ class Latency:
     p05: float
     p95: float
     samples: list[float]
+    count: int
+    rounds: list[float]
+    kind: str
     stopped_by: str
     warnings: list[str] = field(default_factory=list)
 
@@ -57,57 +64,131 @@ class Latency:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How many times as long as the baseline's a call takes: the median over common rounds, with its 95% interval."""
+
+    median: float
+    ci_low: float
+    ci_high: float
+    rounds: int
+
+
+def paired_ratio(rounds: Sequence[float], baseline: Sequence[float]) -> Ratio | None:
+    """The ratio within rounds that both took part in; None where these are too few for an interval."""
+    common = min(len(rounds), len(baseline))
+    if common < ROUNDS:
+        return None
+    ratios = np.array(rounds[:common]) / np.array(baseline[:common])
+    low, high = median_interval(ratios)
+    return Ratio(median=float(np.median(ratios)), ci_low=low, ci_high=high, rounds=common)
+
+
+class Rounds:
+    """The samples of one call as they come, round by round, and when there are enough of them."""
+
+    def __init__(self, limits: Limits, *, kind: str = "warm") -> None:
+        self.limits, self.kind = limits, kind
+        self.rounds: list[list[float]] = []
+        self.seconds = 0.0
+        self._noise: list[float] = []
+        self._check_at = float(MINIMUM_SAMPLES)
+
+    @property
+    def samples(self) -> list[float]:
+        return [sample for one in self.rounds for sample in one]
+
+    @property
+    def medians(self) -> list[float]:
+        """The median of each round."""
+        return [float(np.median(one)) for one in self.rounds]
+
+    def slice_seconds(self) -> float:
+        """How long the next round should sample: the shortest that may suffice at first, then what is left in as many rounds again."""
+        if len(self.rounds) < ROUNDS:
+            return min(self.limits.at_least_seconds, self.limits.seconds) / ROUNDS
+        return max(self.limits.seconds - self.limits.at_least_seconds, 0.0) / ROUNDS
+
+    def add(self, samples: Sequence[float], seconds: float) -> None:
+        """Takes in a round, which lasted so many seconds."""
+        self.rounds.append(list(samples))
+        self.seconds += seconds
+        everything = np.array(self.samples)
+        while self._check_at <= len(everything):
+            so_far = everything[: int(self._check_at)]
+            self._noise.append(float(np.std(so_far) / np.mean(so_far)))
+            self._check_at = max(self._check_at + 1, self._check_at * 1.1)
+
+    def stopped_by(self) -> str:
+        """What ends the sampling: "interval" reached, "noise" settled, "time" up, or "" to go on."""
+        if len(self.rounds) < ROUNDS:
+            return ""
+        if self.seconds >= self.limits.at_least_seconds:
+            median, low, high = self._interval()
+            if high - low <= 2 * self.limits.precision * median:
+                return "interval"
+            recent = self._noise[-SETTLED_CHECKS:]
+            settled = len(recent) == SETTLED_CHECKS and max(recent) - min(recent) <= SETTLED_WITHIN * float(np.mean(recent))
+            if self.seconds >= self.limits.seconds / 2 and settled:
+                return "noise"
+        return "time" if self.seconds >= self.limits.seconds else ""
+
+    def _interval(self) -> tuple[float, float, float]:
+        """Median of all samples, and the wider of its two intervals."""
+        samples = self.samples
+        median = float(np.median(samples))
+        intervals = [median_interval(samples), median_interval(self.medians)]
+        return median, min(median, *(low for low, _ in intervals)), max(median, *(high for _, high in intervals))
+
+    def latency(self) -> Latency:
+        """What the samples so far say."""
+        samples = self.samples
+        median, low, high = self._interval()
+        p05, p95 = (float(q) for q in np.quantile(samples, (0.05, 0.95)))
+        picked = np.linspace(0, len(samples) - 1, min(len(samples), KEPT_SAMPLES)).round().astype(int)
+        latency = Latency(
+            median=median,
+            ci_low=low,
+            ci_high=high,
+            p05=p05,
+            p95=p95,
+            samples=[_rounded(samples[place]) for place in picked],
+            count=len(samples),
+            rounds=[_rounded(median) for median in self.medians],
+            kind=self.kind,
+            stopped_by=self.stopped_by() or "time",
+        )
+        latency.warnings.extend(_warnings(latency))
+        return latency
+
+
 def measure_latency(
     call: Callable[[], Any], *, device: str = "cpu", limits: Limits | None = None, progress: Progress = lambda *_: None
 ) -> Latency:
-    """Times `call` on `device`; `progress(phase, seconds a call so far)` is told about every tenth of a second."""
+    """Times `call` on `device`, alone; `progress(phase, seconds a call so far)` is told before each round."""
     limits = limits or Limits()
-    sampler = _GpuSampler(call, device) if device.startswith("cuda") else _CpuSampler(call)
-    with _no_collection():
-        progress("warming up", None)
-        estimate = sampler.warm_up(limits)
-        progress("timing", estimate)
-        return _sample(sampler, limits, progress)
+    sampler = sampler_for(call, device)
+    rounds = Rounds(limits, kind=sampler.kind)
+    progress("warming up", None)
+    with no_collection():
+        estimate = sampler.warm_up(seconds=limits.warmup_seconds, calls=limits.warmup_calls)
+        while not rounds.stopped_by():
+            progress("timing", estimate)
+            rounds.add(*sample_round(sampler, rounds.slice_seconds()))
+    return rounds.latency()
 
 
-def _sample(sampler: _CpuSampler | _GpuSampler, limits: Limits, progress: Progress) -> Latency:
+def sample_round(sampler: Sampler, seconds: float) -> tuple[list[float], float]:
+    """Samples for so many seconds, SAMPLES_A_ROUND at the least; the samples and how long they took."""
     samples: list[float] = []
-    noise: list[float] = []
-    started = told = time.perf_counter()
-    check_at, stopped_by = MINIMUM_BLOCKS, ""
-    while not stopped_by:
+    started = sampler.now()
+    while len(samples) < SAMPLES_A_ROUND or sampler.now() - started < seconds:
         samples.extend(sampler.sample())
-        now = time.perf_counter()
-        if now - told > 0.1:
-            told = now
-            progress("timing", float(np.median(samples)))
-        if len(samples) >= check_at:
-            check_at = len(samples) + max(1, len(samples) // 10)
-            noise.append(float(np.std(samples) / np.mean(samples)))
-            stopped_by = _stop(samples, noise, now - started, limits)
-    low, high = median_interval(samples)
-    p05, median, p95 = (float(q) for q in np.quantile(samples, (0.05, 0.5, 0.95)))
-    low, high = min(low, median), max(high, median)
-    rounded = [float(f"{sample:.5g}") for sample in samples]
-    latency = Latency(median=median, ci_low=low, ci_high=high, p05=p05, p95=p95, samples=rounded, stopped_by=stopped_by)
-    latency.warnings.extend(_warnings(latency))
-    return latency
+    return samples, sampler.now() - started
 
 
-def _stop(samples: list[float], noise: list[float], elapsed: float, limits: Limits) -> str:
-    """What ends the sampling: "interval" reached, "noise" settled, "time" up, or "" to go on."""
-    if elapsed >= limits.at_least_seconds:
-        low, high = median_interval(samples)
-        if high - low <= 2 * limits.precision * float(np.median(samples)):
-            return "interval"
-        recent = noise[-SETTLED_CHECKS:]
-        if (
-            elapsed >= limits.seconds / 2
-            and len(recent) == SETTLED_CHECKS
-            and max(recent) - min(recent) <= SETTLED_WITHIN * np.mean(recent)
-        ):
-            return "noise"
-    return "time" if elapsed >= limits.seconds else ""
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 def _warnings(latency: Latency) -> list[str]:
@@ -116,85 +197,14 @@ def _warnings(latency: Latency) -> list[str]:
         ratio = latency.p95 / latency.p05
         found.append(f"noisy: the slowest 5% of samples take {ratio:.1f} times the fastest 5%; close other programs or try --threads 1")
     width = (latency.ci_high - latency.ci_low) / 2 / latency.median
-    if latency.stopped_by == "time" and width > 0.05:
+    if width > 0.05:
         found.append(f"wide: the interval is ±{100 * width:.0f}%; a larger --cell-seconds narrows it")
     return found
 
 
-class _CpuSampler:
-    """Blocks of calls on the host's clock."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call = call
-        self.calls = 1
-
-    def warm_up(self, limits: Limits) -> float:
-        """Warms up by time and by count, sets the calls a block, and returns the seconds a call."""
-        taken: list[float] = []
-        self._block(1)  # what is made once: plans, compiled code, caches
-        while sum(taken) < limits.warmup_seconds or (len(taken) < limits.warmup_calls and sum(taken) < 10 * limits.warmup_seconds):
-            taken.append(self._block(1))
-        self.calls = max(1, math.ceil(timer_seconds() / TIMER_SHARE / min(taken)))
-        return float(np.median(taken))
-
-    def sample(self) -> list[float]:
-        return [self._block(self.calls) / self.calls]
-
-    def _block(self, calls: int) -> float:
-        call = self.call
-        started = time.perf_counter_ns()
-        for _ in range(calls):
-            call()
-        return (time.perf_counter_ns() - started) / 1e9
-
-
-class _GpuSampler:
-    """One call a sample between CUDA events, the L2 cache overwritten before each.
-
-    Samples are queued by the batch without a synchronise between: the host launches a call while the flush before it still
-    runs, so that the events stand around the device's work and not around the wait for a launch.
-    """
-
-    def __init__(self, call: Callable[[], Any], device: str) -> None:
-        self.call, self.device = call, torch.device(device)
-        properties = torch.cuda.get_device_properties(self.device)
-        self.batch = GPU_BATCH
-        self.flush = torch.empty(max(1, properties.L2_cache_size), dtype=torch.int8, device=self.device)
-
-    def warm_up(self, limits: Limits) -> float:
-        started, calls = time.perf_counter(), 0
-        elapsed = 0.0
-        while elapsed < limits.warmup_seconds or (calls < limits.warmup_calls and elapsed < 10 * limits.warmup_seconds):
-            self.call()
-            torch.cuda.synchronize(self.device)
-            calls, elapsed = calls + 1, time.perf_counter() - started
-        self.batch = 1
-        estimate = float(np.median(self.sample()))
-        self.batch = GPU_BATCH if estimate < SLOW_SECONDS else 1
-        return estimate
-
-    def sample(self) -> list[float]:
-        pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(self.batch)]
-        with torch.cuda.device(self.device):
-            for start, end in pairs:
-                self.flush.zero_()
-                start.record()
-                self.call()
-                end.record()
-        torch.cuda.synchronize(self.device)
-        return [start.elapsed_time(end) / 1e3 for start, end in pairs]
-
-
-def timer_seconds() -> float:
-    """What one reading of the clock costs, in seconds."""
-    readings = [time.perf_counter_ns() for _ in range(1001)]
-    return max((readings[-1] - readings[0]) / 1000, 20) / 1e9
-
-
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's garbage collector, which would run inside some samples, stays off; what had gathered goes before."""
-    gc.collect()
+def no_collection() -> Iterator[None]:
+    """Python's garbage collector, which would run inside some samples, stays off."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -13,10 +13,12 @@ from lisabench import units
 from lisabench.analysis.crossover import find_crossover
 from lisabench.analysis.scaling import FitError, PowerLaw, fit_power_law
 from lisabench.journal import Record
+from lisabench.measure.roofline import note
 from lisabench.results import CURVE, WORKLOAD, Run, curves, samples_by_tokens
 
 # What the closing lines fit: word, column, and the verbs of a crossover's sentence.
 FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic"}
+CROSS_CHECKED_BYTES, CROSS_CHECKED_WITHIN = 10 * 2**20, 0.1  # smaller ones drown in the pages of everything else
 UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
 
 
@@ -24,9 +26,10 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest in bold."""
     varying = _varying(run.records)
     table = _table(_heading(run.records, varying))
-    names = [
-        name for name in ("time", "±", *([f"/ {run.label(run.baseline)}"] if run.baseline else []), "memory", "FLOP") if name not in omitted
-    ]
+    ratio = [f"/ {run.label(run.baseline)}"] if run.baseline else []
+    measured = {"energy": "energy_j", "of limit": "roofline", "error": "relative_error"}
+    nowhere = {name for name, part in measured.items() if all(record.get(part) is None for record in run.records)}
+    names = [name for name in ("time", "±", *ratio, "memory", "energy", "FLOP", "of limit", "error") if name not in {*omitted, *nowhere}]
     for name in ("tokens", *varying, "operator", *names):
         table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
     for group in _workloads(run.records):
@@ -34,7 +37,7 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
         best = min(medians.values(), default=None)
         for position, record in enumerate(sorted(group, key=lambda r: (medians.get(r["op"], float("inf")), r["op"]))):
             where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 else [""] * (1 + len(varying))
-            figures = _figures(record, medians.get(run.baseline or ""))
+            figures = _figures(record, _baseline(group, run))
             style = "bold" if best is not None and medians.get(record["op"]) == best and len(group) > 1 else ""
             shown = [figures.get(name, figures["ratio"]) for name in names]
             table.add_row(*where, run.label(record["op"]), *shown, style=style, end_section=position == len(group) - 1)
@@ -120,15 +123,29 @@ def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) ->
 
 def _figures(record: Record, baseline: float | None) -> dict[str, str]:
     if record["status"] != "ok":
-        return {"time": record["status"], "±": "", "ratio": "", "memory": "", "FLOP": ""}
+        return {"time": record["status"]} | dict.fromkeys(("±", "ratio", "memory", "energy", "FLOP", "of limit", "error"), "")
     latency, flops = record["latency_s"], record["flops"]
+    roofline, error = record.get("roofline"), record["relative_error"]
     return {
         "time": units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
         "±": units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
-        "ratio": f"{latency['median'] / baseline:.2f}x" if baseline else units.MISSING,
+        "ratio": _ratio(record, baseline),
         "memory": units.size_in_bytes(record["memory_bytes"]["transient"]),
+        "energy": units.energy(record["energy_j"]),
         "FLOP": units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
+        "of limit": units.MISSING if roofline is None else f"{units.significant(100 * roofline['share'], 2)}%",
+        "error": units.MISSING if error is None else f"{error:.0e}",
     }
+
+
+def _ratio(record: Record, baseline: float | None) -> str:
+    """The ratio to the baseline: paired within rounds, or that of the medians with a ~ where the rounds were not shared."""
+    if record.get("ratio"):
+        return f"{record['ratio']['median']:.2f}x"
+    if not baseline:
+        return units.MISSING
+    median = record["latency_s"]["median"]
+    return "1.00x" if median == baseline else f"~{median / baseline:.2f}x"
 
 
 def notes(run: Run) -> list[Text]:
@@ -146,10 +163,32 @@ def notes(run: Run) -> list[Text]:
         count = sum(bool(r["latency_s"] and r["latency_s"]["warnings"]) for r in run.records)
         plural = "s carry warnings" if count > 1 else " carries a warning"
         lines.append(Text(f"* {count} cell{plural} ({kinds}), told in full in results.csv; the first: {warned[0]}"))
+    if any(_ratio(r, _baseline(group, run)).startswith("~") for group in _workloads(run.records) for r in group if r["status"] == "ok"):
+        lines.append(Text("~ a ratio of medians: its rounds were not shared with the baseline's"))
+    lines += _cross_check(run)
+    over = {words for r in run.records if r.get("roofline") and (words := note(r["roofline"]))}
+    lines += [Text(f"of limit over 100%: {words}") for words in sorted(over)]
     for op, stated in run.plan["operators"].items():
         if stated.get("caveat"):
             lines.append(Text(f"{run.label(op)}: {stated['caveat']}"))
     return lines
+
+
+def _cross_check(run: Run) -> list[Text]:
+    """How far the two figures of transient memory are apart, over the cells where both are large enough to be compared."""
+    pairs = [(r["memory_bytes"]["transient"], r["memory_bytes"].get("resident")) for r in run.records if r["memory_bytes"]]
+    ratios = [resident / transient for transient, resident in pairs if resident is not None and transient >= CROSS_CHECKED_BYTES]
+    if not ratios:
+        return []
+    far = max(ratios, key=lambda ratio: abs(ratio - 1))
+    over = sum(abs(ratio - 1) > CROSS_CHECKED_WITHIN for ratio in ratios)
+    words = f"memory, cross-checked in fresh processes: {len(ratios)} cells over {units.size_in_bytes(CROSS_CHECKED_BYTES)}"
+    return [Text(f"{words}, {over} of them over {100 * CROSS_CHECKED_WITHIN:.0f}% apart; the farthest by {100 * (far - 1):+.1f}%")]
+
+
+def _baseline(group: Sequence[Record], run: Run) -> float | None:
+    """The baseline's median among the records of a workload."""
+    return next((r["latency_s"]["median"] for r in group if r["op"] == run.baseline and r["status"] == "ok"), None)
 
 
 def _tokens(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Measures one cell, in the process that holds the device: builds the operator, checks it, times it, counts it."""
+"""One cell in the process that holds the device: builds the operator, checks it, and takes its samples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from lisabench import registry
 from lisabench.contract import Operator
-from lisabench.measure import flops, memory, numerics
+from lisabench.measure import numerics
+from lisabench.measure.compiled import Compiled
+from lisabench.measure.conditions import Load, LoadWatch
 from lisabench.measure.environment import available_memory
-from lisabench.measure.latency import Limits, Progress, measure_latency
+from lisabench.measure.latency import Limits, Progress, no_collection, sample_round
+from lisabench.measure.samplers import sampler_for
 from lisabench.sweep import Cell
 from lisabench.workload import seeded_input
 
@@ -109,61 +112,56 @@ def build(cell: Cell, seed: int) -> Subject:
     return Subject(operator=operator, module=module, cell=cell, x=x, inputs=inputs, function=module.mix if mixing else module)
 
 
-def measure_cell(cell: Cell, *, limits: Limits, seed: int, progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """The measured fields of a record. What goes wrong is raised: the worker makes a status of it."""
-    _fits(cell)
-    progress("building", None)
-    subject = build(cell, seed)
-    with subject.gradients():
-        return _measure(subject, limits=limits, progress=progress)
+class Bench:
+    """A cell that is built, checked and warmed up: it samples in rounds, and is audited at the end.
 
+    What goes wrong at any point is raised: the worker makes a status of it. `check` compares the first output with the
+    reference; a bench that is built again need not.
+    """
 
-def _measure(subject: Subject, *, limits: Limits, progress: Progress) -> dict[str, Any]:
-    cell = subject.cell
-    function = subject.function
-    if cell.workload.compiled:
-        torch._dynamo.reset()  # else the second size of a curve is compiled for all sizes, and the first is not
-        function = torch.compile(function, dynamic=False)
-    versions = [t._version for t in subject.inputs]
-    with torch.no_grad():
-        output = function(*subject.inputs)
-    if versions != [t._version for t in subject.inputs]:
-        raise ValueError("forward changes its input in place: no two calls do the same; write to a copy")
-    _check_shape(subject, output)
-    error, absent = _check_numbers(subject, output)
-    standing = [*subject.inputs, *subject.module.parameters(), *subject.module.buffers()]
-    device = cell.workload.device
-    latency = measure_latency(subject.call(function), device=device, limits=limits, progress=progress)
-    progress("counting", latency.median)
-    trace = memory.trace_call(subject.call(function), device=device)
-    saved = None
-    if subject.trains:
-        saved = memory.saved_bytes(lambda: function(*subject.inputs), standing=standing)
-    else:
-        absent["memory_bytes.saved"] = "a forward pass without gradients keeps nothing"
-    if trace.reserved_bytes is None:
-        absent["memory_bytes.reserved"] = "a CPU has no reserving allocator"
-    inputs, parameters = memory.bytes_of(subject.inputs), memory.bytes_of([*subject.module.parameters(), *subject.module.buffers()])
-    absent["energy_j"] = "not measured by this version"
-    counted, why = _count(subject)
-    backend = subject.operator.backend(trace.ran)
-    if backend is None:
-        absent["backend"] = "the operator has one implementation"
-    return {
-        "latency_s": latency.record(),
-        "memory_bytes": {
-            "inputs": inputs,
-            "parameters": parameters,
-            "transient": trace.transient_bytes,
-            "saved": saved,
-            "peak": inputs + parameters + trace.transient_bytes,
-            "reserved": trace.reserved_bytes,
-        },
-        "flops": counted,
-        "relative_error": error,
-        "backend": backend,
-        "absent": absent | why,
-    }
+    def __init__(self, cell: Cell, *, limits: Limits, seed: int, check: bool = True, progress: Progress = lambda *_: None) -> None:
+        _fits(cell)
+        progress("building", None)
+        self.subject = build(cell, seed)
+        device = cell.workload.device
+        with self.subject.gradients():
+            self.compiled = Compiled(self.subject.function) if cell.workload.compiled else None
+            self.function = self.compiled.function if self.compiled else self.subject.function
+            self.error, self.absent = self._check() if check else (None, {})
+            self.sampler = sampler_for(self.subject.call(self.function), device)
+            progress("warming up", None)
+            if self.compiled and self.subject.trains:  # the first call with gradients compiles anew: that is what is timed
+                self.compiled.count_anew()
+            self.call_seconds = self.sampler.warm_up(seconds=limits.warmup_seconds, calls=limits.warmup_calls)
+            if self.compiled:
+                self.compiled.stop_counting()
+        self.rests = False
+
+    def _check(self) -> tuple[float | None, dict[str, str]]:
+        """The relative error of the first output, and what is absent; a wrong output is raised."""
+        subject = self.subject
+        versions = [t._version for t in subject.inputs]
+        with torch.no_grad():
+            output = self.function(*subject.inputs)
+        if versions != [t._version for t in subject.inputs]:
+            raise ValueError("forward changes its input in place: no two calls do the same; write to a copy")
+        _check_shape(subject, output)
+        return _check_numbers(subject, output)
+
+    @property
+    def standing(self) -> list[Tensor]:
+        """The tensors that are there before a call: inputs, parameters and buffers."""
+        return [*self.subject.inputs, *self.subject.module.parameters(), *self.subject.module.buffers()]
+
+    def sample(self, seconds: float) -> tuple[list[float], float, Load]:
+        """One round of so many seconds: its samples, how long it took, and the load on the machine meanwhile."""
+        with self.subject.gradients(), no_collection():
+            if self.rests:
+                self.sampler.warm_again()
+            watch = LoadWatch()
+            samples, taken = sample_round(self.sampler, seconds)
+            self.rests = True
+            return samples, taken, watch.load()
 
 
 def _fits(cell: Cell) -> None:
@@ -216,28 +214,3 @@ def _check_numbers(subject: Subject, output: Tensor) -> tuple[float | None, dict
             f"relative error {error:.1e} against the float64 reference, more than {tolerance:.0e} for {subject.cell.workload.dtype}"
         )
     return error, {}
-
-
-def _count(subject: Subject) -> tuple[dict[str, Any], dict[str, str]]:
-    """Analytic and counted FLOPs, and why one is absent or falls short."""
-    cell, absent = subject.cell, {}
-    analytic = cell.flops
-    if analytic is None:
-        absent["flops.analytic"] = "the operator states no cost"
-    by_torch, counted_in = flops.count_torch(subject.counted_call)
-    by_fvcore = None
-    if subject.trains:
-        absent["flops.fvcore"] = "fvcore sees no backward pass"
-    else:
-        try:
-            by_fvcore = flops.count_fvcore(subject.module, subject.function, subject.inputs)
-        except Exception as error:  # fvcore traces through torch.jit, which not every module survives
-            absent["flops.fvcore"] = f"fvcore cannot trace it: {type(error).__name__}"
-    coverage = by_torch / analytic if analytic else None
-    if coverage is None:
-        absent["flops.coverage"] = "nothing to compare with: the operator states no cost"
-    elif abs(coverage - 1) > flops.AGREE_WITHIN:
-        absent["flops.coverage"] = (
-            f"torch counts {100 * coverage:.1f}% of the analytic figure, in {', '.join(sorted(counted_in)) or 'nothing'}"
-        )
-    return {"analytic": analytic, "fvcore": by_fvcore, "torch": by_torch, "coverage": coverage}, absent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lisabench.journal import Record
-from lisabench.measure.latency import MINIMUM_BLOCKS, Limits
+from lisabench.measure.latency import MINIMUM_SAMPLES, Limits
 from lisabench.sweep import Cell
 
 OVERHEAD_SECONDS = 0.3
@@ -34,10 +34,12 @@ class Forecast:
     def cell_seconds(self, cell: Cell) -> float | None:
         """Seconds of the whole cell: warm-up, samples and audits."""
         call = self.call_seconds(cell)
-        if call is None:
-            return None
-        sampling = max(self.limits.seconds, (MINIMUM_BLOCKS + 1) * call)
-        return OVERHEAD_SECONDS + self.limits.warmup_seconds + sampling + (AUDIT_CALLS + 1) * call
+        return None if call is None else self.from_call(call) + self.limits.warmup_seconds + call
+
+    def from_call(self, call_seconds: float) -> float:
+        """Seconds that a cell takes once it is warm: samples and audits."""
+        sampling = max(self.limits.seconds, MINIMUM_SAMPLES * call_seconds)
+        return OVERHEAD_SECONDS + sampling + AUDIT_CALLS * call_seconds
 
     @staticmethod
     def _kind(cell: Cell) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -46,8 +46,9 @@ class WorkerFailedError(LisaBenchError):
 class Worker:
     """One worker process, started at the first use and again after it was killed or died."""
 
-    def __init__(self, *, device: str, threads: int | None) -> None:
-        self.device, self.threads = device, threads
+    def __init__(self, *, device: str, threads: int | None, command: list[str] | None = None) -> None:
+        """`command`: the command line that this is done for, told in the environment."""
+        self.device, self.threads, self.command = device, threads, command
         self.environment: dict[str, Any] = {}
         self.environment_hash = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +62,7 @@ class Worker:
             return
         ours, theirs = Pipe()
         lifeline_theirs, self._lifeline = os.pipe()
-        settings = json.dumps({"device": self.device, "threads": self.threads, "parent": os.getpid()})
+        settings = json.dumps({"device": self.device, "threads": self.threads, "command": self.command, "parent": os.getpid()})
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what an operator prints; its last line tells of a crash
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lisabench.run.worker", str(theirs.fileno()), str(lifeline_theirs), settings],
@@ -87,20 +88,26 @@ class Worker:
             raise WorkerFailedError(f"the measuring process failed at its start ({how}); try `python -c 'import torch'`")
         self.environment, self.environment_hash = message["environment"], message["hash"]
 
-    def measure(self, cell: Cell, *, limits: dict[str, float], seed: int, timeout: float, progress: Progress) -> dict[str, Any]:
-        """What the record of this cell says; a hung worker is killed at `timeout` seconds, a dead one told of."""
-        task = {
-            "op": cell.op,
-            "options": cell.options,
-            "digest": cell.digest,
-            "limits": limits,
-            "seed": seed,
-        } | cell.workload.record_fields()
-        return self._ask({"do": "measure"} | task, timeout=timeout, progress=progress)
+    def request(
+        self, do: str, cell: Cell, *, limits: dict[str, float], seed: int, timeout: float, progress: Progress, **more: Any
+    ) -> dict[str, Any]:
+        """Has a cell opened, sampled or accounted for. A hung worker is killed at `timeout` seconds, a dead one told of: a status."""
+        task = {"op": cell.op, "options": cell.options, "digest": cell.digest, "limits": limits, "seed": seed}
+        return self._ask({"do": do} | task | more | cell.workload.record_fields(), timeout=timeout, progress=progress)
 
-    def peaks(self) -> dict[str, float]:
-        """The device's measured peaks: FLOP/s of a large product, bytes/s of a copy."""
-        result = self._ask({"do": "peaks"}, timeout=START_SECONDS, progress=lambda *_: None)
+    def sentinel(self) -> float | None:
+        """Seconds of a fixed product on the device; None where the process died meanwhile."""
+        seconds: float | None = self._ask({"do": "sentinel"}, timeout=START_SECONDS, progress=lambda *_: None).get("seconds")
+        return seconds
+
+    def close_cells(self) -> None:
+        """Drops every cell that is still open; nothing to do where no process runs."""
+        if self.environment_hash:
+            self._ask({"do": "close"}, timeout=START_SECONDS, progress=lambda *_: None)
+
+    def peaks(self, dtypes: Sequence[str]) -> dict[str, float]:
+        """The device's measured peaks: FLOP/s of a large product for each dtype, bytes/s of a copy."""
+        result = self._ask({"do": "peaks", "dtypes": list(dtypes)}, timeout=START_SECONDS, progress=lambda *_: None)
         if "status" in result:
             raise WorkerFailedError(f"the peaks could not be measured: {result['reason']}")
         return result

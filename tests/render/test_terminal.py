@@ -55,11 +55,26 @@ def test_rows_are_grouped_by_workload_the_fastest_first_with_its_ratio() -> None
     lines = [line.split() for line in shown(results_table(run(CURVES))).splitlines()]
     at_256 = next(place for place, line in enumerate(lines) if line[:1] == ["256"])
     assert lines[at_256] == ["256", "softmax", "655", "µs", "±1.0%", "1.00x", "256", "KiB", "655", "k"]
-    assert lines[at_256 + 1] == ["lisa", "(engine=fft)", "2.56", "ms", "±1.0%", "3.91x", "256", "KiB", "655", "k"]
+    assert lines[at_256 + 1] == ["lisa", "(engine=fft)", "2.56", "ms", "±1.0%", "~3.91x", "256", "KiB", "655", "k"]
     at_4096 = [line for line in shown(results_table(run(CURVES))).splitlines() if "41.0 ms" in line or "168 ms" in line]
     assert at_4096[0].split()[:3] == ["4,096", "lisa", "(engine=fft)"]
     assert "0.24x" in at_4096[0]
     assert "1.00x" in at_4096[1]
+
+
+def test_paired_ratios_shares_of_the_limit_and_errors_are_shown_where_they_are_known() -> None:
+    known = {"ratio": {"median": 3.5}, "roofline": {"share": 0.256}, "relative_error": 2.5e-7, "energy_j": 0.0012}
+    made = run([record("lisa", 256, 2e-3, **known), record("softmax", 256, 1e-3)])
+    text = shown(results_table(made))
+    heading = next(line for line in text.splitlines() if "operator" in line)
+    assert [word in heading for word in ("of limit", "error", "energy")] == [True] * 3
+    line = next(line for line in text.splitlines() if "lisa" in line)
+    assert [word in line for word in (" 3.50x", " 26%", " 2e-07", " 1.20 mJ")] == [True] * 4
+    assert not any("~ " in str(line) for line in notes(made))
+    unpaired = run([record("lisa", 256, 2e-3), record("softmax", 256, 1e-3)])
+    assert "~2.00x" in shown(results_table(unpaired))
+    assert "error" not in shown(results_table(unpaired))
+    assert any(str(line).startswith("~ ") for line in notes(unpaired))
 
 
 def test_only_what_varies_has_a_column() -> None:

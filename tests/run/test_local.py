@@ -15,10 +15,12 @@ import pytest
 
 from lisabench import registry
 from lisabench.contract import Grid, Workload
+from lisabench.measure.latency import KEPT_SAMPLES, MINIMUM_SAMPLES, Limits
 from lisabench.run.local import Worker
+from lisabench.run.visit import PlaceFailedError, Visit
 from lisabench.sweep import Cell
 
-LIMITS = {"seconds": 0.05, "at_least_seconds": 0.0, "warmup_seconds": 0.01}
+LIMITS = Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,24 @@ def cell(op: str, **workload: Any) -> Cell:
 
 
 def measure(worker: Worker, of: Cell, timeout: float = 60) -> dict[str, Any]:
-    return worker.measure(of, limits=LIMITS, seed=0, timeout=timeout, progress=lambda *_: None)
+    """What a visit to this cell alone finds, or the status and reason of its failure."""
+    visit = Visit(
+        worker=worker,
+        limits=LIMITS,
+        seed=0,
+        baseline=None,
+        progress=lambda _: lambda *_: None,
+        time_left=lambda spent: timeout - spent,
+    )
+    failures: list[PlaceFailedError] = []
+    try:
+        place = visit.open(of, {})
+        visit.rounds(failures.append, enough=lambda: False)
+        return failures[0].outcome if failures else place.record | visit.account(place, best_sentinel=None)
+    except PlaceFailedError as failure:
+        return failure.outcome
+    finally:
+        worker.close_cells()
 
 
 @pytest.mark.parametrize("scope", ["mixing", "layer"])
@@ -44,8 +63,12 @@ def test_every_operator_is_measured(worker: Worker, op: str, mode: str, scope: s
     assert found["status"] == "ok", found
     latency, memory, flops = found["latency_s"], found["memory_bytes"], found["flops"]
     assert 0 < latency["ci_low"] <= latency["median"] <= latency["ci_high"]
-    assert len(latency["samples"]) >= 10
-    assert memory["peak"] == memory["inputs"] + memory["parameters"] + memory["transient"]
+    assert latency["count"] >= MINIMUM_SAMPLES
+    assert len(latency["samples"]) == min(latency["count"], KEPT_SAMPLES)
+    assert latency["kind"] == "warm"
+    assert memory["peak"] == memory["inputs"] + memory["parameters"] + memory["kept"] + memory["transient"]
+    assert memory["process"] > memory["peak"]
+    assert (memory["parameters"] > 0) is (scope == "layer" or op in ("lisa", "performer"))
     assert (memory["saved"] is None) is (mode == "forward") is ("memory_bytes.saved" in found["absent"])
     assert (flops["fvcore"] is None) is (mode == "train") is ("flops.fvcore" in found["absent"])
     assert found["relative_error"] < 1e-5
@@ -154,7 +177,7 @@ def test_the_worker_is_gone_when_its_parent_was_killed(own_operators: Path, busy
         "worker = Worker(device='cpu', threads=1)\nworker.ready()\nprint(worker._process.pid, flush=True)\n"
         f"cell = Cell(op='{own_operators}:Sleeps', options={{'scale': 1.0}}, workload=Workload(grid=Grid(4, 4), dim=32, heads=2))\n"
         + (
-            "worker.measure(cell, limits={}, seed=0, timeout=3600, progress=lambda *_: print('going', flush=True))\n"
+            "worker.request('open', cell, limits={}, seed=0, timeout=3600, progress=lambda *_: print('going', flush=True))\n"
             if busy
             else "input()\n"
         )
@@ -178,7 +201,7 @@ def test_settings_reach_the_worker_before_torch_does() -> None:
         worker.ready()
         assert worker.environment["cpu"]["variables"]["OMP_WAIT_POLICY"] == "PASSIVE"
         assert worker.environment["cpu"]["threads"] == 1
-        peaks = worker.peaks()
+        peaks = worker.peaks(["fp32"])
         assert peaks["flops_per_s_fp32"] > 1e8
         assert peaks["bytes_per_s"] > 1e8
 
