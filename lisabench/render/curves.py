@@ -1,8 +1,8 @@
-"""What a scaling figure shows: quantities, and a frame of records cut into panels and series. Draws nothing."""
+"""What a figure shows: a frame of records cut into panels, and for the scaling figures the quantities and their series. Draws nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,20 +34,25 @@ class Quantity:
     low: str | None = None
     high: str | None = None
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the frame that it needs."""
+        return [column for column in (self.column, self.low, self.high) if column]
+
 
 def _flops(value: float, digits: int) -> str:
     number, _, prefix = units.flops(value, digits).partition(" ")
     return f"{number} {prefix}FLOP"
 
 
-_FLOPS_NOTE = "analytic count: a multiply-add is 2, a complex FFT of n points 5 n log₂ n"
+FLOPS_NOTE = "analytic count: a multiply-add is 2, a complex FFT of n points 5 n log₂ n"
 
 QUANTITIES: Mapping[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
         Quantity("latency", "latency_s.median", "Latency per call", "median", units.seconds, 10, "latency_s.ci_low", "latency_s.ci_high"),
         Quantity("memory", "memory_bytes.transient", "Transient memory", "peak above inputs and parameters", units.size_in_bytes, base=2),
-        Quantity("flops", "flops.analytic", "FLOPs per call", _FLOPS_NOTE, _flops),
+        Quantity("flops", "flops.analytic", "FLOPs per call", FLOPS_NOTE, _flops),
     )
 }
 
@@ -68,14 +73,14 @@ class Series:
     failure: tuple[str, float, float] | None
 
     @property
-    def layer(self) -> int:
-        """The subject lies over the others; a baseline under them, so that a curve of the same height stays in sight."""
-        return 2 if self.weight == SUBJECT_WEIGHT else 0 if self.weight == _BASELINE_WEIGHT else 1
-
-    @property
     def end(self) -> tuple[float, float]:
         """Where the curve ends, in tokens and value: where its label belongs."""
         return self.failure[1:] if self.failure else (float(self.tokens[-1]), float(self.values[-1]))
+
+
+def layer_of(weight: float) -> int:
+    """The subject lies over the others; a baseline under them, so that a curve of the same height stays in sight."""
+    return 2 if weight == SUBJECT_WEIGHT else 0 if weight == _BASELINE_WEIGHT else 1
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Panel:
 
 
 # What makes a panel, in the order in which panels are sorted and titles speak, and how a title or the footnote says it.
-_PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
+PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
     "device_name": str,
     "device": str,
     "scope": lambda scope: {"mixing": "mixing only", "layer": "whole layer"}.get(scope, scope),
@@ -98,19 +103,46 @@ _PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
 _NATURAL_ORDER = {name: place for place, name in enumerate(("mixing", "layer", "forward", "train", "fp64", "fp32", "tf32", "bf16", "fp16"))}
 
 
-def complete(frame: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
+def complete(frame: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     """The frame with every column that is needed, the figures as floats: a run in which nothing was measured may lack some."""
-    figures = [column for column in (quantity.column, quantity.low, quantity.high) if column]
-    needed = ["op", "label", "status", "tokens", "height", "width", *_PANEL_KEYS] if frame.empty else []
+    needed = ["op", "label", "status", "tokens", "height", "width", *PANEL_KEYS] if frame.empty else []
     frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *needed, *figures])))
     return frame.astype(dict.fromkeys(figures, float)).assign(device_name=frame["device_name"].fillna(frame["device"]))
 
 
-def _curve(rows: pd.DataFrame, quantity: Quantity, label: str, look: Look, dashes: Any, weight: float) -> Series | None:
+@dataclass(frozen=True)
+class Variant:
+    """An operator with its options, and how it is drawn in every panel."""
+
+    op: str
+    label: str
+    look: Look
+    dashes: Any
+    weight: float
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Its rows in order of tokens; of several grids with as many tokens the one nearest to a square comes first."""
+        rows = frame[(frame["op"] == self.op) & (frame["label"] == self.label)]
+        oblong = np.abs(np.log(rows["height"] / rows["width"]))
+        return rows.assign(_oblong=oblong).sort_values(["tokens", "_oblong"], kind="stable")
+
+
+def variants_of(frame: pd.DataFrame, baseline: str | None) -> list[Variant]:
+    """Every operator with every set of options, in an order that does not depend on that of the rows: LiSA strongest, then the baseline."""
+    found = looks(frame["op"])
+    names = frame[["op", "label"]].drop_duplicates().sort_values(["op", "label"])
+    weights = {baseline: _BASELINE_WEIGHT, SUBJECT: SUBJECT_WEIGHT}
+    usual = 0.8 if len(names) > 12 else 1.0
+    return [
+        Variant(str(op), str(label), found[str(op)], DASHES[place % len(DASHES)], weights.get(str(op), usual))
+        for op, group in names.groupby("op")
+        for place, label in enumerate(group["label"])
+    ]
+
+
+def _curve(rows: pd.DataFrame, quantity: Quantity, variant: Variant) -> Series | None:
     """A series from its rows, or None where there is nothing to draw. Of several grids with the same number of tokens the curve goes
     through the one nearest to a square; the others stand beside it as points."""
-    oblong = np.abs(np.log(rows["height"] / rows["width"]))
-    rows = rows.assign(_oblong=oblong).sort_values(["tokens", "_oblong"], kind="stable")
     # Zero has no place on a log axis.
     drawn = rows[(rows["status"] == "ok") & (rows[quantity.column] > 0)]
     curve, others = drawn.drop_duplicates("tokens"), drawn[drawn.duplicated("tokens")]
@@ -127,7 +159,7 @@ def _curve(rows: pd.DataFrame, quantity: Quantity, label: str, look: Look, dashe
     if not len(curve) and failure is None:
         return None
     other_grids = others[["tokens", quantity.column]].to_numpy(float)
-    return Series(label, look, dashes, weight, tokens, values, low, high, other_grids, failure)
+    return Series(variant.label, variant.look, variant.dashes, variant.weight, tokens, values, low, high, other_grids, failure)
 
 
 def _continued(tokens: Floats, values: Floats, at: float) -> float:
@@ -138,24 +170,21 @@ def _continued(tokens: Floats, values: Floats, at: float) -> float:
     return float(values[-1] * (at / tokens[-1]) ** slope)
 
 
+def cut(frame: pd.DataFrame, keys: Collection[str] = tuple(PANEL_KEYS)) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows of each panel under its title, in an order that does not depend on that of the frame's rows."""
+    varied = [name for name in _varied(frame) if name in keys]
+    for key, group in sorted(frame.groupby(list(keys), dropna=False), key=lambda pair: [_rank(part) for part in pair[0]]):
+        said = dict(zip(keys, key, strict=True))
+        yield tuple(PANEL_KEYS[name](said[name]) for name in varied), group
+
+
 def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> list[Panel]:
-    """The frame cut into panels and series, in an order that does not depend on that of its rows."""
-    found = looks(frame["op"])
-    names = frame[["op", "label"]].drop_duplicates().sort_values(["op", "label"])
-    weight = 0.8 if len(names) > 12 else 1.0
-    weights = {baseline: _BASELINE_WEIGHT, SUBJECT: SUBJECT_WEIGHT}
-    varied = _varied(frame)
+    """The frame cut into panels and series."""
+    variants = variants_of(frame, baseline)
     panels = []
-    for key, group in sorted(frame.groupby(list(_PANEL_KEYS), dropna=False), key=lambda pair: [_rank(part) for part in pair[0]]):
-        said = dict(zip(_PANEL_KEYS, key, strict=True))
-        series = []
-        for op, variants in names.groupby("op"):
-            for place, label in enumerate(variants["label"]):
-                rows = group[(group["op"] == op) & (group["label"] == label)]
-                dashes = DASHES[place % len(DASHES)]
-                curve = _curve(rows, quantity, str(label), found[str(op)], dashes, weights.get(str(op), weight)) if len(rows) else None
-                series += [curve] if curve else []
-        panels.append(Panel(tuple(_PANEL_KEYS[name](said[name]) for name in varied), tuple(series)))
+    for title, group in cut(frame):
+        series = [_curve(rows, quantity, variant) for variant in variants if len(rows := variant.rows(group))]
+        panels.append(Panel(title, tuple(one for one in series if one)))
     return panels
 
 
@@ -165,29 +194,38 @@ def _rank(part: Any) -> tuple[int, float, str]:
 
 def _varied(frame: pd.DataFrame) -> list[str]:
     """The panel keys that differ over the frame; a device's index says nothing that its name has not said."""
-    varied = [name for name in _PANEL_KEYS if frame[name].nunique(dropna=False) > 1]
+    varied = [name for name in PANEL_KEYS if frame[name].nunique(dropna=False) > 1]
     one_each = len(frame[["device_name", "device"]].drop_duplicates()) == frame["device_name"].nunique(dropna=False)
     return [name for name in varied if not (name == "device" and "device_name" in varied and one_each)]
 
 
+def common(frame: pd.DataFrame) -> list[str]:
+    """What holds for all panels, as a footnote says it."""
+    names = [name for name in PANEL_KEYS if name != "device" and frame[name].nunique(dropna=False) == 1]
+    return [PANEL_KEYS[name](frame[name].iloc[0]) for name in names]
+
+
+def not_shown(frame: pd.DataFrame, drawn: Collection[str], zero: Mapping[str, str]) -> list[str]:
+    """Which operators are not, or not whole, on the axes, and why: `zero` says it of those with a figure of 0, which a log axis lacks."""
+    absent = dict(zero) | {
+        str(label): "/".join(sorted(set(rows["status"]) - {"ok"})) or "not measured"
+        for label, rows in frame.groupby("label")
+        if label not in {*drawn, *zero}
+    }
+    return ["not shown: " + ", ".join(f"{label} ({why})" for label, why in sorted(absent.items()))] if absent else []
+
+
+def own_up(frame: pd.DataFrame) -> list[str]:
+    """Where LiSA's code comes from, if it is in the frame."""
+    return ["LiSA: reconstruction from the paper's abstract"] if SUBJECT in set(frame["op"]) else []
+
+
 def footnote(frame: pd.DataFrame, panels: Sequence[Panel], quantity: Quantity) -> list[str]:
     """What holds for all panels, how the figures came about, and what is not to be seen on the axes."""
-    ok = frame[frame["status"] == "ok"]
-    common = [name for name in _PANEL_KEYS if name != "device" and frame[name].nunique(dropna=False) == 1]
-    parts = [_PANEL_KEYS[name](frame[name].iloc[0]) for name in common]
+    parts = common(frame)
     series = [one for panel in panels for one in panel.series]
     parts.append(f"{quantity.note} with 95% interval" if any(np.isfinite(one.low).any() for one in series) else quantity.note)
     if any(one.failure and len(one.tokens) for one in series):
         parts.append("dotted: extrapolated to the size that failed")
-    drawn = {one.label for one in series}
-    zero = set(ok.loc[ok[quantity.column] == 0, "label"])
-    absent = dict.fromkeys(zero, "0") | {
-        label: "/".join(sorted(set(rows["status"]) - {"ok"})) or "not measured"
-        for label, rows in frame.groupby("label")
-        if label not in drawn | zero
-    }
-    if absent:
-        parts.append("not shown: " + ", ".join(f"{label} ({why})" for label, why in sorted(absent.items())))
-    if SUBJECT in set(frame["op"]):
-        parts.append("LiSA: reconstruction from the paper's abstract")
-    return parts
+    zero = frame.loc[(frame["status"] == "ok") & (frame[quantity.column] == 0), "label"]
+    return parts + not_shown(frame, {one.label for one in series}, dict.fromkeys(zero, "0")) + own_up(frame)
