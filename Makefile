@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: scale test lint types format clean
+.PHONY: scale test gpu lint types format clean
 
 scale: $(INSTALLED)
 	$(BIN)/lisabench scale --op lisa $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)
+
+# On a machine with an NVIDIA GPU, and with the Python that has torch and lisabench there: no .venv, nothing is fetched.
+# Without a GPU the program says so and exits 3, of which make, as of every failure, makes 2.
+gpu:
+	$(PYTHON) benchmarks/gpu.py $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -211,9 +211,7 @@ class Journal:
             file.seek(good)
         except OSError as error:
             raise _unwritable(run, error) from error
-        return cls(
-            run=run, records=records, dropped_torn_line=good < len(content), environments=environments, _file=file, _lock=lock
-        )
+        return cls(run=run, records=records, dropped_torn_line=good < len(content), environments=environments, _file=file, _lock=lock)
 
     @property
     def settled(self) -> dict[str, Record]:

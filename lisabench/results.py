@@ -19,7 +19,7 @@ WORKLOAD = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "bat
 # What all points of a curve over tokens share.
 CURVE = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch")
 FIGURES = {
-    "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "count", "kind", "stopped_by"),
+    "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "count", "seconds", "kind", "stopped_by"),
     "ratio": ("median", "ci_low", "ci_high", "rounds"),
     "memory_bytes": ("inputs", "parameters", "kept", "transient", "saved", "peak", "reserved", "cufft_plans", "process", "resident"),
     "flops": ("analytic", "fvcore", "torch", "coverage"),

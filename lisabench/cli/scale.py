@@ -46,7 +46,7 @@ def scale(
         float | None, typer.Option(help="Seconds for the sweep, 0 for no limit. [default: 60 on a CPU, 180 on a GPU]")
     ] = None,
     cell_timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = CELL_TIMEOUT,
-    cell_seconds: Annotated[float, typer.Option(help="Seconds of sampling a cell at most (10 samples at least).")] = 1.0,
+    cell_seconds: Annotated[float, typer.Option(help="Seconds of sampling a cell at most (12 samples at least).")] = 1.0,
     cross_check: Annotated[bool, typer.Option("--cross-check", help="Measure a CPU cell's memory again in a fresh process.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of weights, inputs and order.")] = 0,
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: a new one under reports/]")] = None,

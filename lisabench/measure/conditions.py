@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,14 @@ class LoadWatch:
 
 def _waited(proc: Path) -> float | None:
     """Seconds that the threads of this process were runnable without running, since they began."""
-    total = 0
+    found = []
     try:
-        for task in os.scandir(proc / "self" / "task"):
-            total += int(Path(task.path, "schedstat").read_text().split()[1])
+        for task in os.listdir(proc / "self" / "task"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+                found.append(int((proc / "self" / "task" / task / "schedstat").read_text().split()[1]))
     except (OSError, ValueError, IndexError):
         return None
-    return total / 1e9
+    return sum(found) / 1e9 if found else None
 
 
 def _counted(proc: Path) -> tuple[float, float] | None:

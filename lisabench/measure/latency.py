@@ -44,8 +44,8 @@ class Limits:
 class Latency:
     """Seconds a call: the median with its 95% interval, quantiles, and the samples they come from.
 
-    `samples`: at most KEPT_SAMPLES of the `count` that were taken, evenly picked in their order. `rounds`: the median of each
-    round. `kind`: "warm" (calls back to back) or "cold" (caches flushed before each).
+    `samples`: at most KEPT_SAMPLES of the `count` that were taken in `seconds`, evenly picked in their order. `rounds`: the
+    median of each round. `kind`: "warm" (calls back to back) or "cold" (caches flushed before each).
     """
 
     median: float
@@ -55,6 +55,7 @@ class Latency:
     p95: float
     samples: list[float]
     count: int
+    seconds: float
     rounds: list[float]
     kind: str
     stopped_by: str
@@ -154,6 +155,7 @@ class Rounds:
             p95=p95,
             samples=[_rounded(samples[place]) for place in picked],
             count=len(samples),
+            seconds=_rounded(self.seconds),
             rounds=[_rounded(median) for median in self.medians],
             kind=self.kind,
             stopped_by=self.stopped_by() or "time",

@@ -5,6 +5,7 @@ All of it comes after the samples: counting in the process that times would slow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from lisabench.measure.energy import NoEnergyError, measure_energy
 from lisabench.measure.nvml import NvmlError
 from lisabench.measure.resident import peak_resident
 from lisabench.measure.samplers import GPU_KINDS, GpuSampler
-from lisabench.run.cell import Bench
+from lisabench.run.cell import Bench, out_of_memory
 from lisabench.run.station import Station
 
 Absent = dict[str, str]
@@ -72,17 +73,16 @@ def _traced(bench: Bench, station: Station, absent: Absent) -> tuple[memory.Trac
 
 def _memory(bench: Bench, trace: memory.Trace, process: int | None, dispatch: Dispatch | None, absent: Absent) -> dict[str, int | None]:
     subject = bench.subject
-    device, saved = subject.cell.workload.device, None
-    held = memory.plan_bytes(device, subject.call(bench.function)) if device.startswith("cuda") else "a CPU has no cuFFT"
+    device = subject.cell.workload.device
+    saved: int | str = "a forward pass without gradients keeps nothing"
     if subject.trains:
-        saved = memory.saved_bytes(lambda: bench.function(*subject.inputs), standing=bench.standing)
-    else:
-        absent["memory_bytes.saved"] = "a forward pass without gradients keeps nothing"
+        saved = _if_it_fits(lambda: memory.saved_bytes(lambda: bench.function(*subject.inputs), standing=bench.standing))
+    plans: int | str = "a CPU has no cuFFT"
+    if device.startswith("cuda"):
+        plans = _if_it_fits(lambda: memory.plan_bytes(device, subject.call(bench.function)))
+    absent |= {f"memory_bytes.{name}": why for name, why in (("saved", saved), ("cufft_plans", plans)) if isinstance(why, str)}
     if trace.reserved_bytes is None:
         absent["memory_bytes.reserved"] = "a CPU has no reserving allocator"
-    plans = None if isinstance(held, str) else held
-    if isinstance(held, str):
-        absent["memory_bytes.cufft_plans"] = held
     used = [*subject.module.parameters(), *subject.module.buffers()] if dispatch is None else dispatch.used
     inputs, parameters, kept = memory.bytes_of(subject.inputs), memory.bytes_of(used), memory.kept_bytes(subject.module)
     return {
@@ -90,13 +90,23 @@ def _memory(bench: Bench, trace: memory.Trace, process: int | None, dispatch: Di
         "parameters": parameters,
         "kept": kept,
         "transient": trace.transient_bytes,
-        "saved": saved,
+        "saved": None if isinstance(saved, str) else saved,
         "peak": inputs + parameters + kept + trace.transient_bytes,
         "reserved": trace.reserved_bytes,
-        "cufft_plans": plans,
+        "cufft_plans": None if isinstance(plans, str) else plans,
         "process": process,
         "resident": None,
     }
+
+
+def _if_it_fits(measure: Callable[[], int | str]) -> int | str:
+    """A figure whose measuring takes memory of its own; without that memory the reason, and the cell keeps its others."""
+    try:
+        return measure()
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        return "no memory was left to measure it beside the cell"
 
 
 def _counted(bench: Bench, absent: Absent) -> tuple[dict[str, float | None], Dispatch | None]:
@@ -122,7 +132,7 @@ def _counted(bench: Bench, absent: Absent) -> tuple[dict[str, float | None], Dis
     coverage = by_torch / analytic if analytic and by_torch is not None else None
     if coverage is None:
         absent["flops.coverage"] = "nothing to compare: " + (absent.get("flops.torch") or "the operator states no cost")
-    elif abs(coverage - 1) > flops.AGREE_WITHIN:
+    elif abs(coverage - 1) > flops.AGREE_WITHIN:  # the figure is there, and full it is not
         absent["flops.coverage"] = (
             f"torch counts {100 * coverage:.1f}% of the analytic figure, in {', '.join(sorted(counted_in)) or 'nothing'}"
         )

@@ -217,7 +217,7 @@ class _Run:
 
     def _predicted(self, place: Place) -> float:
         """Seconds that an open cell still needs."""
-        return self.forecast.from_call(place.call_seconds)
+        return self.forecast.from_call(place.call_seconds, place.cell.workload.device)
 
     def _left(self) -> float:
         """Seconds of the budget."""

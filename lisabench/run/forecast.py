@@ -6,7 +6,7 @@ from lisabench.journal import Record
 from lisabench.measure.latency import MINIMUM_SAMPLES, Limits
 from lisabench.sweep import Cell
 
-OVERHEAD_SECONDS = 0.3
+OVERHEAD_SECONDS = {"cpu": 0.3, "cuda": 2.0}  # on a GPU with energy and the other kinds of latency
 AUDIT_CALLS = 5  # the first output, a trace of memory, two FLOP counts, and one to spare
 
 
@@ -34,12 +34,12 @@ class Forecast:
     def cell_seconds(self, cell: Cell) -> float | None:
         """Seconds of the whole cell: warm-up, samples and audits."""
         call = self.call_seconds(cell)
-        return None if call is None else self.from_call(call) + self.limits.warmup_seconds + call
+        return None if call is None else self.from_call(call, cell.workload.device) + self.limits.warmup_seconds + call
 
-    def from_call(self, call_seconds: float) -> float:
+    def from_call(self, call_seconds: float, device: str) -> float:
         """Seconds that a cell takes once it is warm: samples and audits."""
         sampling = max(self.limits.seconds, MINIMUM_SAMPLES * call_seconds)
-        return OVERHEAD_SECONDS + sampling + AUDIT_CALLS * call_seconds
+        return OVERHEAD_SECONDS[device.partition(":")[0]] + sampling + AUDIT_CALLS * call_seconds
 
     @staticmethod
     def _kind(cell: Cell) -> str:

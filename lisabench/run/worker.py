@@ -73,8 +73,13 @@ def _serve(channel: Connection, settings: dict[str, Any]) -> None:
     gc.freeze()  # what the imports made is not looked through again between rounds
     while True:
         result = bay.answer(json.loads(channel.recv_bytes()))
-        # After a CUDA error other than memory the process can compute nothing more: it asks to be replaced.
-        _send(channel, event="result", result=result, spent=result.get("status") == "error" and "CUDA" in str(result["reason"]))
+        _send(channel, event="result", result=result, spent=_is_spent(result))
+
+
+def _is_spent(result: dict[str, Any]) -> bool:
+    """Whether the process asks to be replaced: after a CUDA error other than memory, or a capture that failed, torch is not whole."""
+    broken = result.get("status") == "error" and any(word in str(result["reason"]) for word in ("CUDA", "cuFFT", "cuDNN"))
+    return broken or "latency_kinds_s.graph" in result.get("absent", {})
 
 
 def _send(channel: Connection, **message: Any) -> None:

@@ -1,0 +1,184 @@
+"""Trial: the same calls timed by lisabench and by a timer of other people's making, in turns in one process.
+
+CPU: torch.utils.benchmark.Timer.blocked_autorange. GPU: triton.testing.do_bench; where triton is absent, CUDA events around
+each call behind a flush of the L2 cache, which is what do_bench does, and the report says so.
+
+Source: pytorch, torch/utils/benchmark/utils/timer.py; triton, python/triton/testing.py.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.trials.figures import Target, at_least, at_most, median, off, percent, share, table
+from benchmarks.trials.program import Setup, child, say
+from lisabench import units
+
+WITHIN = 0.03
+FULL = {"tokens": [64, 256, 1024, 4096], "turns": 5, "seconds": 0.2}
+QUICK = {"tokens": [64, 512], "turns": 3, "seconds": 0.1}
+Timed = Callable[[Callable[[], Any]], float]
+
+
+def measure(setup: Setup) -> dict[str, Any]:
+    """The figures of the trial, from a process with the environment of lisabench's worker."""
+    settings = QUICK if setup.quick else FULL
+    found: dict[str, Any] = child(setup, "agreement", settings)
+    return {"settings": settings} | found
+
+
+def row(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
+    """One call's figures from the medians of its turns, in seconds: ratio of paired medians, and the other timer's own unrest."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    steps = [off(after, before) for before, after in pairwise(theirs)]
+    return {
+        "ours_s": statistics.median(ours),
+        "theirs_s": statistics.median(theirs),
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "theirs_against_itself": statistics.median(steps) if steps else None,
+    }
+
+
+def summary(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Over all calls: how far the ratios are from 1, and how far the other timer is from itself, from turn to turn."""
+    measured = [cell for cell in part["cells"] if "ratio" in cell]
+    offs = [off(cell["ratio"], 1) for cell in measured]
+    own = [cell["theirs_against_itself"] for cell in measured if cell["theirs_against_itself"] is not None]
+    return {
+        "cells": len(measured),
+        "median_off": median(offs),
+        "worst_off": max(offs, default=None),
+        "share_within": share(one <= WITHIN for one in offs),
+        "theirs_against_itself": median(own),
+        "theirs_against_itself_worst": max(own, default=None),
+    }
+
+
+def targets(part: Mapping[str, Any]) -> list[Target]:
+    found = summary(part)
+    timer = part["timer"]
+    return [
+        at_most(f"agreement with {timer}, median", found["median_off"], WITHIN),
+        at_most(f"agreement with {timer}, worst", found["worst_off"], WITHIN),
+    ]
+
+
+def markdown(part: Mapping[str, Any]) -> str:
+    found, settings = summary(part), part["settings"]
+    sizes = settings["tokens"]
+    cells = {(cell["op"], cell["tokens"]): cell for cell in part["cells"]}
+    rows = [[op, *(_shown(cells.get((op, size))) for size in sizes)] for op in dict.fromkeys(op for op, _ in cells)]
+    within = at_least("", found["share_within"], 0, of=found["cells"]).result
+    return "\n\n".join(
+        [
+            f"lisabench's median over that of {part['timer']}: the median ratio of {settings['turns']} turns, each timer first in every other"
+            " turn (the mixing scope, forward, fp32; in brackets lisabench's median).",
+            table(["operator", *(f"{size:,} tokens" for size in sizes)], rows),
+            f"Within {percent(WITHIN)}: {within}. Off by {percent(found['median_off'])} in the median and {percent(found['worst_off'])} at"
+            f" worst. For comparison, the other timer differs from itself, from one turn to the next, by"
+            f" {percent(found['theirs_against_itself'])} in the median over the calls and {percent(found['theirs_against_itself_worst'])} at worst.",
+        ]
+    )
+
+
+def _shown(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return ""
+    return f"{cell['ratio']:.3f} ({units.seconds(cell['ours_s'])})" if "ratio" in cell else str(cell["absent"])
+
+
+def main() -> None:
+    """The child process: prints the figures as JSON."""
+    import torch
+
+    from lisabench import registry
+    from lisabench.measure.latency import Limits, measure_latency
+    from lisabench.run.cell import build
+    from lisabench.sweep import Cell, grids
+    from lisabench.workload import Workload
+
+    settings = json.loads(sys.argv[1])
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    device, seconds = settings["device"], settings["seconds"]
+    name, theirs = _gpu_timer(seconds) if device.startswith("cuda") else _cpu_timer(seconds)
+
+    def ours(call: Callable[[], Any]) -> float:
+        return measure_latency(call, device=device, limits=Limits(seconds=seconds)).median
+
+    def timed(op: str, tokens: int) -> dict[str, Any]:
+        operator, workload = registry.load(op), Workload(grid=grids(str(tokens), None, 16)[0], device=device)
+        options = operator.resolve({})
+        refusal = operator.refuses(workload, **options)
+        if refusal:
+            return {"absent": f"refused: {refusal}"}
+        subject = build(Cell(op=op, options=options, workload=workload), seed=0)
+        with subject.gradients():
+            return row(*_in_turns(subject.call(), ours, theirs, settings["turns"]))
+
+    cells = []
+    for op in registry.names():
+        for tokens in settings["tokens"]:
+            say(f"agreement: {op}, {tokens:,} tokens")
+            try:
+                found = timed(op, tokens)
+            except Exception as error:  # one operator that fails does not end the trial
+                found = {"absent": f"{type(error).__name__}: {error}".splitlines()[0]}
+            cells.append({"op": op, "tokens": tokens} | found)
+    print(json.dumps({"timer": name, "cells": cells}))
+
+
+def _in_turns(call: Callable[[], Any], ours: Timed, theirs: Timed, turns: int) -> tuple[list[float], list[float]]:
+    """Both timers' medians of each turn; which one goes first changes from turn to turn, so that drift does not side with one."""
+    found: dict[Timed, list[float]] = {ours: [], theirs: []}
+    for turn in range(turns):
+        for timer in (ours, theirs) if turn % 2 == 0 else (theirs, ours):
+            found[timer].append(timer(call))
+    return found[ours], found[theirs]
+
+
+def _cpu_timer(seconds: float) -> tuple[str, Timed]:
+    import torch
+    from torch.utils.benchmark import Timer
+
+    def timed(call: Callable[[], Any]) -> float:
+        timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+        return float(timer.blocked_autorange(min_run_time=seconds).median)
+
+    return "torch.utils.benchmark", timed
+
+
+def _gpu_timer(seconds: float) -> tuple[str, Timed]:
+    import torch
+
+    try:
+        from triton.testing import do_bench  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        pass
+    else:
+        return "triton.testing.do_bench", lambda call: do_bench(call, rep=1e3 * seconds, return_mode="median") / 1e3
+    flush = torch.empty(2**28, dtype=torch.int8, device="cuda")
+
+    def timed(call: Callable[[], Any]) -> float:
+        samples: list[float] = []
+        while len(samples) < 10 or sum(samples) < seconds:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            flush.zero_()
+            start.record()
+            call()
+            end.record()
+            torch.cuda.synchronize()
+            samples.append(start.elapsed_time(end) / 1e3)
+        return statistics.median(samples)
+
+    return "CUDA events (triton is not installed)", timed
+
+
+if __name__ == "__main__":
+    main()
