@@ -7,7 +7,7 @@ folder's README.md says what ran, how it ended and by which command, and is writ
 ran before is run again; a run of lisabench that stands in the folder already is gone on with.
 
 Needs a Python with torch, lisabench (installed, or on PYTHONPATH) and pytest; nothing is fetched. Exit code: 0 all parts
-ended well, 1 some did not, 2 wrong usage, 3 no GPU.
+ended well, 1 some did not, 2 wrong usage, 3 no GPU or a Python that lacks what is needed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-MINUTES = 20.0
+MINUTES, MOST_MINUTES = 20.0, 10_000
 LEAST_SECONDS = 5.0  # a part that would get less is not begun
 START_SECONDS = 120.0
 END_SECONDS = 20.0  # from the signal to stop in good order until the kill
@@ -74,15 +74,22 @@ TABLE = (
 )
 PARTS = tuple(Part(name=name, minutes=minutes, words=words, command=command) for name, minutes, words, command in TABLE)
 GROUPS = {"sweeps": [name for name, *_ in SWEEPS], "all": [part.name for part in PARTS]}
-NAME_THE_GPU = """
-import json, sys, torch
+NEEDED = ("torch", "lisabench", "pytest")
+OTHER_PYTHON = "give another Python: make gpu PYTHON=.venv/bin/python"
+NAME_THE_GPU = f"""
+import importlib.util, json, sys
+lacks = [name for name in {NEEDED} if importlib.util.find_spec(name) is None]
+if lacks:
+    print(json.dumps({{"lacks": lacks}}))
+    sys.exit()
+import lisabench, pytest, torch
 known = torch.cuda.is_available()
-print(json.dumps({
+print(json.dumps({{
     "name": torch.cuda.get_device_name(0) if known else None,
     "torch": torch.__version__,
     "cuda": torch.version.cuda,
     "python": sys.version.split()[0],
-}))
+}}))
 """
 
 
@@ -90,16 +97,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _arguments(arguments)
     machine = find_gpu()
     if isinstance(machine, str):
-        print(machine, file=sys.stderr)
+        print(f"Error: {machine}", file=sys.stderr)
         return 3
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     out = asked.out or ROOT / "reports" / folder_name(machine["name"])
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        print(f"Error: --out got {str(out)!r}: {failure.strerror}; give a folder that can be written", file=sys.stderr)
+        return 2
     return run_parts(asked.parts, out=out.resolve(), seconds=60 * asked.minutes, machine=machine)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one line, as lisabench does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"Error: {message.removeprefix('argument ')}; `{self.prog} --help` tells more\n")
+
+
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Everything that wants an NVIDIA GPU, each part on its own.", prog="gpu.py")
+    parser = _Parser(description="Everything that wants an NVIDIA GPU, each part on its own.", prog="gpu.py")
     parser.add_argument("--minutes", type=_minutes, default=MINUTES, help=f"for all parts together [default: {MINUTES:g}]")
     parser.add_argument("--parts", type=chosen, default=PARTS, help=f"a comma list of {', '.join(GROUPS['all'])}; sweeps for the four")
     parser.add_argument("--out", type=Path, help="the folder [default: reports/<the GPU's name>]")
@@ -107,10 +125,10 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 < minutes < 10_000:
-        raise argparse.ArgumentTypeError(f"got {text}; valid: a number above 0")
-    return minutes
+    with contextlib.suppress(ValueError):
+        if 0 < (minutes := float(text)) < MOST_MINUTES:
+            return minutes
+    raise argparse.ArgumentTypeError(f"got {text!r}; valid: a number of minutes above 0, below {MOST_MINUTES:,}")
 
 
 def chosen(text: str) -> tuple[Part, ...]:
@@ -132,14 +150,17 @@ def find_gpu() -> dict[str, Any] | str:
             [sys.executable, "-P", "-c", NAME_THE_GPU], capture_output=True, text=True, timeout=START_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"gpu.py: torch did not start within {START_SECONDS:.0f} s; try: {sys.executable} -c 'import torch; torch.cuda.init()'"
+        return f"torch did not start within {START_SECONDS:.0f} s; try: {sys.executable} -c 'import torch; torch.cuda.init()'"
     if done.returncode:
         why = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        return f"gpu.py: torch does not work in {sys.executable} ({why}); give another Python: make gpu PYTHON=..."
+        return f"{', '.join(NEEDED)} do not all work in {sys.executable} ({why}); {OTHER_PYTHON}"
     machine: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if lacks := machine.get("lacks"):
+        install = " ".join("." if name == "lisabench" else name for name in lacks)
+        return f"{sys.executable} lacks {', '.join(lacks)}; install: {sys.executable} -m pip install {install}; or {OTHER_PYTHON}"
     if machine["name"] is None:
         built = f"built for CUDA {machine['cuda']}" if machine["cuda"] else "built without CUDA"
-        return f"gpu.py: no CUDA device that this torch ({machine['torch']}, {built}) can use; run it on a machine with an NVIDIA GPU"
+        return f"no CUDA device that this torch ({machine['torch']}, {built}) can use; run it on a machine with an NVIDIA GPU"
     return machine
 
 

@@ -123,16 +123,17 @@ def _device_words(environment: Mapping[str, Any] | None, device: str) -> str:
 
 
 def samples_by_tokens(records: Iterable[Record], figure: str) -> dict[int, list[float]]:
-    """tokens -> raw samples of the finished records of one curve; `figure` is a column such as `latency_s.median`.
+    """tokens -> independent samples of the finished records of one curve; `figure` is a column such as `latency_s.median`.
 
-    Latency gives its samples; an exact figure gives one number.
+    Latency gives the medians of its rounds; an exact figure gives one number.
     """
     group, _, name = figure.partition(".")
     found: dict[int, list[float]] = {}
     for record in records:
         figures = record[group]
         if record["status"] == "ok" and figures and figures[name] is not None:
-            found[record["tokens"]] = figures["samples"] if group == "latency_s" else [float(figures[name])]
+            # The rounds' medians are independent of each other where the samples of a round are not.
+            found[record["tokens"]] = figures.get("rounds") or figures["samples"] if group == "latency_s" else [float(figures[name])]
     return found
 
 

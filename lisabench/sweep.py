@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -241,6 +242,9 @@ def check(sweep: Sweep) -> list[Cell]:
     if count > MAX_CELLS:
         raise InputError(f"the sweep has {count:,} cells; at most {MAX_CELLS:,} make one run: name fewer values on an axis")
     cells = sweep.cells()
+    for cell in cells:
+        if not all(math.isfinite(value) for value in (cell.flops, cell.bytes_needed) if value is not None):
+            raise InputError(f"operator {cell.op} states a cost that is no number at {cell.workload.describe()}; mend its `cost`")
     for op, options in sweep.ops:
         if registry.is_file_spec(op):
             continue  # a user's own constructor runs in the worker, where it can harm nothing

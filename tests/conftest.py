@@ -9,9 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from lisabench.run.local import Worker
+    from lisabench.sweep import Cell
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported: spinning threads slow the many small calls of the tests
 os.environ["KINETO_LOG_LEVEL"] = "5"
@@ -121,6 +125,30 @@ class Needy(nn.Module):
 """
     )
     return path
+
+
+def measure(worker: Worker, of: Cell, timeout: float = 120) -> dict[str, Any]:
+    """What a visit to this cell alone finds, or the status and reason of its failure."""
+    from lisabench.measure.latency import Limits
+    from lisabench.run.visit import PlaceFailedError, Visit
+
+    visit = Visit(
+        worker=worker,
+        limits=Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01),
+        seed=0,
+        baseline=None,
+        progress=lambda _: lambda *_: None,
+        time_left=lambda spent: timeout - spent,
+    )
+    failures: list[PlaceFailedError] = []
+    try:
+        place = visit.open(of, {})
+        visit.rounds(failures.append, enough=lambda: False)
+        return failures[0].outcome if failures else place.record | visit.account(place, best_sentinel=None)
+    except PlaceFailedError as failure:
+        return failure.outcome
+    finally:
+        worker.close_cells()
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.trials.report import BEGIN, END, in_docs, markdown
+from lisabench.analysis.compare import compare
 from lisabench.measure import conditions, latency, nvml
-from lisabench.measure.energy import BLURRED, PERIODS
+from lisabench.measure.energy import BLURRED, MAXIMUM_SECONDS, PERIODS, measure_energy
 from lisabench.measure.numerics import CHECKED_PAIRS, TOLERANCES
+from lisabench.run.worker import HELD_SHARE
 
 TOP = Path(__file__).parent.parent
 DOCS = TOP / "docs" / "measurement.md"
@@ -63,6 +66,11 @@ def test_every_kind_of_warning_is_explained() -> None:
     assert explained == found
 
 
+def default(function: Callable[..., object], name: str) -> object:
+    """The default of a function's setting."""
+    return inspect.signature(function).parameters[name].default
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -71,11 +79,15 @@ def test_every_kind_of_warning_is_explained() -> None:
         f"at most {latency.KEPT_SAMPLES} of the samples",
         f"within ±{latency.Limits().precision:.0%} of the median",
         f"within {latency.SETTLED_WITHIN:.0%} over its last {latency.SETTLED_CHECKS} checks",
-        f"for {latency.Limits().warmup_seconds} s and at least {latency.Limits().warmup_calls} times",
-        f"without a core for over {conditions.WAITED_SHARE:.0%} of the time",
+        f"for {latency.Limits().warmup_seconds} s and at least {latency.Limits().warmup_calls} times"
+        f" while that takes under {10 * latency.Limits().warmup_seconds:g} s",
+        f"the sentinel was over {conditions.DRIFT:.0%} from its own median",
+        f"the sentinel took over {conditions.DRIFT:.0%} longer",
+        f"for {default(measure_energy, 'seconds')} s or ten periods of the counter, at most {MAXIMUM_SECONDS:g} s",
+        f"Mann-Whitney gives p < {default(compare, 'alpha')}",
+        f"without a core for over {conditions.WAITED_SHARE:.0%} of the threads' time",
         f"over {conditions.BUSY_CORES} cores",
         f"over {conditions.STOLEN_SHARE:.0%} of the time to other machines",
-        f"over {conditions.DRIFT:.0%} from its own median",
         f"under {nvml.THROTTLED_UNDER:.0%} of the default",
         f"under {PERIODS} steps of the energy counter, or the host read it late by over {BLURRED:.0%}",
         f"while N² is at most 2^{CHECKED_PAIRS.bit_length() - 1}",
@@ -83,6 +95,35 @@ def test_every_kind_of_warning_is_explained() -> None:
 )
 def test_thresholds_are_those_of_the_code(words: str) -> None:
     assert words.lower() in text().lower()
+
+
+def warned(**figures: float) -> list[str]:
+    """The kinds of warnings of a latency with these figures, else without spread."""
+    spread = {"median": 1.0, "ci_low": 1.0, "ci_high": 1.0, "p05": 1.0, "p95": 1.0} | figures
+    found = latency.Latency(**spread, samples=[], count=12, seconds=1.0, rounds=[], kind="warm", stopped_by="time")
+    return [warning.partition(":")[0] for warning in latency._warnings(found)]
+
+
+def test_noisy_and_wide_begin_where_the_page_says() -> None:
+    assert "p95 is over 1.5 times p05" in text()
+    assert (warned(p95=1.5), warned(p95=1.501)) == ([], ["noisy"])
+    assert "half of the interval is over 5% of the median" in text()
+    assert (warned(ci_low=0.951, ci_high=1.049), warned(ci_low=0.949, ci_high=1.051)) == ([], ["wide"])
+
+
+def test_noise_settles_after_half_of_the_time() -> None:
+    assert "`noise`, when half of the time is spent" in text()
+    rounds = latency.Rounds(latency.Limits(seconds=1.0))
+    for _ in range(latency.ROUNDS):
+        rounds.add([1.0, 2.0] * 50, 0.49 / latency.ROUNDS)
+    assert rounds.stopped_by() == ""
+    rounds.add([1.0, 2.0] * 50, 0.02)
+    assert rounds.stopped_by() == "noise"
+
+
+def test_cells_stay_built_within_a_tenth_of_the_memory() -> None:
+    assert "within a tenth of the memory" in text()
+    assert HELD_SHARE == 0.1
 
 
 def test_tolerances_are_those_of_the_code() -> None:

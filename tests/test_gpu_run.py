@@ -52,7 +52,7 @@ def test_without_a_gpu_it_says_so_in_one_line_and_exits_3() -> None:
     done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "no CUDA device" in done.stderr
+    assert done.stderr.startswith("Error: no CUDA device")
 
 
 @NO_GPU
@@ -76,6 +76,21 @@ def test_wrong_usage_exits_2(gpu: ModuleType, arguments: list[str], capsys: pyte
         gpu.main(arguments)
     assert ended.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_wrong_usage_is_told_in_one_line(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        gpu.main(["--minutes", "soon"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: --minutes: got 'soon'; valid: a number of minutes above 0")
+
+
+def test_a_python_that_lacks_a_package_is_told_what_to_install(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "NAME_THE_GPU", gpu.NAME_THE_GPU.replace("'pytest'", "'no_such_package'"))
+    told = gpu.find_gpu()
+    assert "lacks no_such_package; install: " in told
+    assert "make gpu PYTHON=.venv/bin/python" in told
+    assert "\n" not in told
 
 
 def test_parts_are_picked_by_name_in_their_order(gpu: ModuleType) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import psutil
 import pytest
 
 from benchmarks.trials import agreement, interference, repeatability, truth
-from benchmarks.trials.figures import at_least, at_most, overlap, percent, share, table
+from benchmarks.trials.figures import at_least, at_most, counted, none_of, overlap, percent, share, table
 from benchmarks.trials.neighbour import KINDS, neighbour
-from benchmarks.trials.program import Swept
-from benchmarks.trials.report import BEGIN, END, in_docs, into_docs, markdown, verdicts
+from benchmarks.trials.program import Swept, TrialError
+from benchmarks.trials.report import BEGIN, END, PARTS, in_docs, into_docs, markdown, verdicts
+from benchmarks.trust import _command, _folder, _measured
 from lisabench.errors import InputError
 
 TOP = Path(__file__).parent.parent
@@ -39,6 +41,14 @@ def test_a_target_is_met_missed_or_not_measured() -> None:
     assert at_least("x", 0.94, 0.95, of=20).verdict == "missed"
     assert at_least("x", None, 0.95, of=0).verdict == "not measured"
     assert at_least("x", 0.5, 1.0, of=2).target == "all"
+    assert (none_of("x", 0).verdict, none_of("x", 2).verdict) == ("met", "missed")
+
+
+def test_a_result_does_not_round_its_verdict_away() -> None:
+    assert at_least("x", 70 / 74, 0.95, of=74).result == "70 of 74 (94.6%)"
+    assert at_most("x", 0.030004, 0.03).result == "3.0004%"
+    assert at_most("x", 0.03, 0.03).result == "3%"
+    assert counted(None, 0) == "not measured"
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.0, "0%"), (1.0, "100%"), (0.034, "3.4%"), (0.00042, "0.042%"), (2e-6, "under 0.001%")])
@@ -69,7 +79,18 @@ def test_agreement_takes_the_median_of_paired_ratios() -> None:
     found = agreement.row([1.0, 3.0, 2.0], [1.0, 3.0, 2.0])
     assert found["ratio"] == 1
     assert agreement.row([1.1, 3.3, 2.2], [1.0, 3.0, 2.0])["ratio"] == pytest.approx(1.1)
-    assert found["theirs_against_itself"] == pytest.approx((2.0 + 1 / 3) / 2)
+    assert found["theirs_step"] == found["ours_step"] == pytest.approx((2.0 + 1 / 3) / 2)
+    assert found["single_turn_off"] == 0
+
+
+def test_agreement_judges_no_call_that_its_launch_may_be_in() -> None:
+    cells = [
+        {"op": op, "tokens": 64} | agreement.row([ours], [1.0], launch=launch) for op, ours, launch in (("a", 1.0, 0.1), ("b", 0.5, 0.3))
+    ]
+    part = {"timer": "other", "settings": {"tokens": [64], "turns": 1}, "cells": cells}
+    assert (agreement.summary(part)["cells"], agreement.summary(part)["worst_off"]) == (1, 0)
+    assert "b at 64 tokens." in agreement.markdown(part)
+    assert "Not judged" not in agreement.markdown(part | {"cells": cells[:1]})
 
 
 def test_agreement_judges_too_small_as_it_does_too_large() -> None:
@@ -101,7 +122,17 @@ def test_repeatability_tells_quiet_cells_from_all() -> None:
 def test_counts_that_differ_are_seen() -> None:
     other = record(flops={"torch": 3.0, "fvcore": 2.0})
     assert repeatability.pair(record(), record())["same_counts"]
-    assert not repeatability.pair(record(), other)["same_counts"]
+    assert repeatability.pair(record(), other)["same_counts"] is False
+    absent = record(flops={"torch": None, "fvcore": 2.0})
+    assert repeatability.pair(absent, other)["same_counts"]  # what only one of them holds is no difference
+    nothing = record(flops=None, memory_bytes=None)
+    assert repeatability.pair(nothing, other)["same_counts"] is None
+
+
+def test_a_status_that_changed_misses_its_target() -> None:
+    cells = [repeatability.pair(record(), record())]
+    told = [repeatability.targets({"command": "c", "seconds": [1, 1], "status_changed": n, "cells": cells})[-1].verdict for n in (0, 1)]
+    assert told == ["met", "missed"]
 
 
 def test_a_baseline_has_no_ratio_to_repeat() -> None:
@@ -120,7 +151,15 @@ def test_truth_judges_exact_figures_exactly_and_others_by_their_share() -> None:
     ]
     found = [target.verdict for target in truth.targets({"rows": rows})]
     assert found == ["met", "missed", "met", "missed", "met", "missed", "not measured"]
-    assert "no counter" in truth.markdown({"rows": rows})
+    assert "no counter" in truth.markdown({"rows": rows, "times": ""})
+
+
+def test_truth_says_which_cell_is_not_ok() -> None:
+    found = swept(record("/x/known.py:Product", status="timeout", reason="60 s are over"))
+    with pytest.raises(TrialError, match=r"Product \(forward\) came out as timeout: 60 s are over"):
+        truth._of(found, "Product")
+    with pytest.raises(TrialError, match="no record of Offset"):
+        truth._of(found, "Offset")
 
 
 def swept(*records: dict[str, Any]) -> Swept:
@@ -132,18 +171,21 @@ def test_interference_counts_warnings_among_moved_cells_only() -> None:
     loud = swept(
         record("a", median=1.5, warnings=("noisy: x", "busy: y")), record("b", median=0.8), record("c"), record("d", status="timeout")
     )
-    cells = interference.compared(quiet, loud)
+    cells, lost = interference.compared(quiet, loud), interference.lost(quiet, loud)
     part = {
         "command": "c",
         "quiet": {"cells": [{"warnings": interference.warnings_of(r)} for r in quiet.ok.values()], "warned": {"busy": 1}},
-        "neighbours": {"spin": {"busy_cores": 1.0, "cells": cells, "warned": {"noisy": 1, "busy": 1}}},
+        "neighbours": {"spin": {"busy_cores": 1.0, "cells": cells, "lost": lost, "warned": {"noisy": 1, "busy": 1}}},
     }
     found = interference.summary(part)
     assert [cell["op"] for cell in cells] == ["a", "b", "c"]
     assert (found["all"]["moved"], found["all"]["moved_and_warned"]) == (2, 0.5)
+    assert (found["all"]["moved_and_warned_besides_busy"], found["all"]["unmoved_and_warned"]) == (0.5, 0)
     assert found["quiet"]["warned"] == 0.25
+    assert [(cell["op"], cell["status"]) for cell in lost] == [("d", "timeout")]
     assert found["spin"]["medians_moved"] == pytest.approx(0.2)
-    assert [target.verdict for target in interference.targets(part)] == ["missed"]
+    assert [target.verdict for target in interference.targets(part)] == ["missed", "missed"]
+    assert "- d, 64 tokens, forward: timeout beside a process that spins" in interference.markdown(part)
     assert "a process that spins" in interference.markdown(part)
 
 
@@ -166,7 +208,7 @@ def report(**parts: Any) -> dict[str, Any]:
 
 
 def test_the_report_says_missed_targets_and_failed_trials() -> None:
-    told = report(truth={"rows": [truth.row("far", 1.0, 2.0, unit="s"), truth.row("near", 1.0, 1.0, unit="s")]})
+    told = report(truth={"times": "", "rows": [truth.row("far", 1.0, 2.0, unit="s"), truth.row("near", 1.0, 1.0, unit="s")]})
     told["failed"] = {"interference": "no neighbour"}
     text = markdown(told)
     assert "1 of 2 targets met" in text
@@ -174,6 +216,42 @@ def test_the_report_says_missed_targets_and_failed_trials() -> None:
     assert "This trial failed: no neighbour" in text
     assert [target.met for target in verdicts(told["parts"])] == [False, True]
     assert "not the report to cite" in markdown(told | {"quick": True})
+    assert "agreement, repeatability were not measured" in text
+
+
+def asked(**more: Any) -> Namespace:
+    return Namespace(**({"device": "cpu", "threads": None, "quick": False, "out": "/x", "docs": True, "render": False} | more))
+
+
+def test_a_partial_report_has_a_folder_of_its_own_and_no_command_names_a_folder() -> None:
+    every = list(PARTS)
+    assert _folder(every, asked()) == TOP / "reports" / "trust-cpu"
+    assert _folder(["truth"], asked(device="cuda:1", quick=True)) == TOP / "reports" / "trust-cuda-quick-partial"
+    assert _command(every, asked()) == "python benchmarks/trust.py"
+    assert _command(["truth"], asked(quick=True, threads=2)) == "python benchmarks/trust.py --part truth --threads 2 --quick"
+
+
+def test_a_part_that_fails_in_any_way_leaves_the_others_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Faked: the trials and the machine, which take minutes to measure; each part looks at what is stored before it.
+    stored: list[list[str]] = []
+
+    def look(_: object) -> dict[str, Any]:
+        path = tmp_path / "report.json"
+        stored.append(list(json.loads(path.read_text())["parts"]) if path.exists() else [])
+        return {"rows": [truth.row("far", 1.0, 2.0, unit="s")], "times": ""}
+
+    def fails(_: object) -> dict[str, Any]:
+        raise KeyError("latency_s")
+
+    monkeypatch.setattr("benchmarks.trust.child", lambda *_: {"device": "cpu"})
+    monkeypatch.setattr(agreement, "measure", fails)
+    for part in (truth, interference):
+        monkeypatch.setattr(part, "measure", look)
+    monkeypatch.setattr(interference, "targets", truth.targets)
+    found = _measured(["agreement", "truth", "interference"], asked(), tmp_path)
+    assert found["failed"] == {"agreement": "KeyError: 'latency_s'"}
+    assert stored == [[], ["truth"]]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
 
 
 def test_docs_take_the_tables_between_their_markers_and_nothing_else() -> None:
@@ -224,9 +302,17 @@ def test_the_command_refuses_a_part_that_is_none_and_docs_of_a_partial_report(tm
     wrong = run("--part", "thruth")
     assert wrong.returncode == 2
     assert "did you mean 'truth'" in wrong.stderr
-    (tmp_path / "report.json").write_text(json.dumps(report(truth={"rows": []})))
+    none = run("--part", ",")
+    assert (none.returncode, len(none.stderr.splitlines())) == (2, 1)
+    early = run("--quick", "--docs")
+    assert early.returncode == 2
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "report.json").write_text(json.dumps(report(truth={"rows": [], "times": ""})))
     partial = run("--render", "--docs")
     assert partial.returncode == 2
     assert len(partial.stderr.splitlines()) == 1
     assert run("--render").returncode == 0
     assert "0 of 0 targets met" in (tmp_path / "report.md").read_text()
+    far = {"times": "", "rows": [truth.row("far", 1.0, 2.0, unit="s")]}
+    (tmp_path / "report.json").write_text(json.dumps(report(truth=far)))
+    assert run("--render").returncode == 1

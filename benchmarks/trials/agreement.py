@@ -1,7 +1,8 @@
 """Trial: the same calls timed by lisabench and by a timer of other people's making, in turns in one process.
 
 CPU: torch.utils.benchmark.Timer.blocked_autorange. GPU: triton.testing.do_bench; where triton is absent, CUDA events around
-each call behind a flush of the L2 cache, which is what do_bench does, and the report says so.
+each call behind a flush of the L2 cache, which is what do_bench does, and the report says so. Both may have a call's launch
+within their events, where lisabench has not: on a GPU only calls are judged beside which their own launch is short.
 
 Source: pytorch, torch/utils/benchmark/utils/timer.py; triton, python/triton/testing.py.
 """
@@ -11,15 +12,19 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from benchmarks.trials.figures import Target, at_least, at_most, median, off, percent, share, table
+from benchmarks.trials.figures import Target, at_most, counted, median, off, percent, share, table
 from benchmarks.trials.program import Setup, child, say
 from lisabench import units
 
 WITHIN = 0.03
+LAUNCHES = 5  # as many launches a call must last at least, by the other timer, to be judged on a GPU
+LAUNCHED = 10
+UNREST = ("single_turn_off", "ours_step", "theirs_step")
 FULL = {"tokens": [64, 256, 1024, 4096], "turns": 5, "seconds": 0.2}
 QUICK = {"tokens": [64, 512], "turns": 3, "seconds": 0.1}
 Timed = Callable[[Callable[[], Any]], float]
@@ -32,31 +37,41 @@ def measure(setup: Setup) -> dict[str, Any]:
     return {"settings": settings} | found
 
 
-def row(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """One call's figures from the medians of its turns, in seconds: ratio of paired medians, and the other timer's own unrest."""
+def row(ours: Sequence[float], theirs: Sequence[float], *, launch: float | None = None) -> dict[str, Any]:
+    """One call's figures from the medians of its turns, in seconds: the median of the paired ratios, and each timer's own unrest.
+
+    `launch`: seconds that the host takes to launch the call on a GPU, None on a CPU.
+    """
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    steps = [off(after, before) for before, after in pairwise(theirs)]
     return {
         "ours_s": statistics.median(ours),
         "theirs_s": statistics.median(theirs),
         "ratio": statistics.median(ratios),
         "ratios": ratios,
-        "theirs_against_itself": statistics.median(steps) if steps else None,
+        "single_turn_off": median(off(ratio, 1) for ratio in ratios),
+        "ours_step": _step(ours),
+        "theirs_step": _step(theirs),
+        "launch_s": launch,
+        "judged": launch is None or statistics.median(theirs) > LAUNCHES * launch,
     }
 
 
+def _step(turns: Sequence[float]) -> float | None:
+    """How far a timer is from itself, from one turn to the next: the median over the steps."""
+    return median(off(after, before) for before, after in pairwise(turns))
+
+
 def summary(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Over all calls: how far the ratios are from 1, and how far the other timer is from itself, from turn to turn."""
-    measured = [cell for cell in part["cells"] if "ratio" in cell]
-    offs = [off(cell["ratio"], 1) for cell in measured]
-    own = [cell["theirs_against_itself"] for cell in measured if cell["theirs_against_itself"] is not None]
+    """Over the calls that are judged: how far the ratios are from 1, and how far each timer is from itself, from turn to turn."""
+    judged = [cell for cell in part["cells"] if cell.get("judged")]
+    offs = [off(cell["ratio"], 1) for cell in judged]
+    unrest = {name: [cell[name] for cell in judged if cell[name] is not None] for name in UNREST}
     return {
-        "cells": len(measured),
+        "cells": len(judged),
         "median_off": median(offs),
         "worst_off": max(offs, default=None),
         "share_within": share(one <= WITHIN for one in offs),
-        "theirs_against_itself": median(own),
-        "theirs_against_itself_worst": max(own, default=None),
+        **{name: {"median": median(found), "worst": max(found, default=None)} for name, found in unrest.items()},
     }
 
 
@@ -64,8 +79,8 @@ def targets(part: Mapping[str, Any]) -> list[Target]:
     found = summary(part)
     timer = part["timer"]
     return [
-        at_most(f"agreement with {timer}, median", found["median_off"], WITHIN),
-        at_most(f"agreement with {timer}, worst", found["worst_off"], WITHIN),
+        at_most(f"agreement with {timer}, median over the calls", found["median_off"], WITHIN),
+        at_most(f"agreement with {timer}, the worst call's median", found["worst_off"], WITHIN),
     ]
 
 
@@ -74,23 +89,43 @@ def markdown(part: Mapping[str, Any]) -> str:
     sizes = settings["tokens"]
     cells = {(cell["op"], cell["tokens"]): cell for cell in part["cells"]}
     rows = [[op, *(_shown(cells.get((op, size))) for size in sizes)] for op in dict.fromkeys(op for op, _ in cells)]
-    within = at_least("", found["share_within"], 0, of=found["cells"]).result
-    return "\n\n".join(
-        [
-            f"lisabench's median over that of {part['timer']}: the median ratio of {settings['turns']} turns, each timer first in every other"
-            " turn (the mixing scope, forward, fp32; in brackets lisabench's median).",
-            table(["operator", *(f"{size:,} tokens" for size in sizes)], rows),
-            f"Within {percent(WITHIN)}: {within}. Off by {percent(found['median_off'])} in the median and {percent(found['worst_off'])} at"
-            f" worst. For comparison, the other timer differs from itself, from one turn to the next, by"
-            f" {percent(found['theirs_against_itself'])} in the median over the calls and {percent(found['theirs_against_itself_worst'])} at worst.",
-        ]
-    )
+    turns = f"median of {settings['turns']} turns"
+    unrest = [
+        [f"ratio from 1, {turns} (judged)", percent(found["median_off"]), percent(found["worst_off"])],
+        *(
+            [words, percent(found[name]["median"]), percent(found[name]["worst"])]
+            for name, words in zip(
+                UNREST,
+                ("ratio from 1 in a single turn", "lisabench from its turn before", "the other timer from its turn before"),
+                strict=True,
+            )
+        ),
+    ]
+    sections = [
+        f"lisabench's median over that of {part['timer']}: the median ratio of {settings['turns']} turns, each timer first in every other"
+        " turn (the mixing scope, forward, fp32; in brackets lisabench's median).",
+        table(["operator", *(f"{size:,} tokens" for size in sizes)], rows),
+        f"Within {percent(WITHIN)}: {counted(found['share_within'], found['cells'])}. How far apart, beside how far each timer is from"
+        " itself; the last three lines are of single turns, and each call counts with its median over them:",
+        table(["distance", "median over the calls", "worst call's median"], unrest),
+        *_unjudged(part),
+    ]
+    return "\n\n".join(sections)
+
+
+def _unjudged(part: Mapping[str, Any]) -> list[str]:
+    """A line of the calls that are too short to be judged, if any."""
+    short = [f"{cell['op']} at {cell['tokens']:,} tokens" for cell in part["cells"] if not cell.get("judged", True)]
+    why = f"Not judged, since the other timer's figure is not over {LAUNCHES} times the launch, which may be in it (in the table with †)"
+    return [f"{why}: {', '.join(short)}."] if short else []
 
 
 def _shown(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return ""
-    return f"{cell['ratio']:.3f} ({units.seconds(cell['ours_s'])})" if "ratio" in cell else str(cell["absent"])
+    if "ratio" not in cell:
+        return str(cell["absent"])
+    return f"{cell['ratio']:.3f}{'' if cell['judged'] else ' †'} ({units.seconds(cell['ours_s'])})"
 
 
 def main() -> None:
@@ -107,7 +142,10 @@ def main() -> None:
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     device, seconds = settings["device"], settings["seconds"]
-    name, theirs = _gpu_timer(seconds) if device.startswith("cuda") else _cpu_timer(seconds)
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(torch.device(device).index or 0)  # the other timers know the current device only
+    name, theirs = _gpu_timer(seconds) if on_gpu else _cpu_timer(seconds)
 
     def ours(call: Callable[[], Any]) -> float:
         return measure_latency(call, device=device, limits=Limits(seconds=seconds)).median
@@ -120,7 +158,8 @@ def main() -> None:
             return {"absent": f"refused: {refusal}"}
         subject = build(Cell(op=op, options=options, workload=workload), seed=0)
         with subject.gradients():
-            return row(*_in_turns(subject.call(), ours, theirs, settings["turns"]))
+            call = subject.call()
+            return row(*_in_turns(call, ours, theirs, settings["turns"]), launch=_launch_seconds(call) if on_gpu else None)
 
     cells = []
     for op in registry.names():
@@ -141,6 +180,20 @@ def _in_turns(call: Callable[[], Any], ours: Timed, theirs: Timed, turns: int) -
         for timer in (ours, theirs) if turn % 2 == 0 else (theirs, ours):
             found[timer].append(timer(call))
     return found[ours], found[theirs]
+
+
+def _launch_seconds(call: Callable[[], Any]) -> float:
+    """Seconds until a call that is warm returns to Python, on an idle GPU."""
+    import torch
+
+    taken = []
+    for _ in range(LAUNCHED):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    torch.cuda.synchronize()
+    return statistics.median(taken)
 
 
 def _cpu_timer(seconds: float) -> tuple[str, Timed]:

@@ -27,28 +27,46 @@ class Target:
         return {"what": self.what, "target": self.target, "result": self.result, "verdict": self.verdict}
 
 
-def at_most(what: str, value: float | None, bound: float) -> Target:
-    """A share that must not be over `bound`."""
+def at_most(what: str, value: float | None, bound: float, *, of: int | None = None) -> Target:
+    """A share, of `of` cells where that is given, that must not be over `bound`."""
     met = None if value is None else value <= bound
-    return Target(what=what, target=f"at most {percent(bound)}", result=percent(value), met=met)
+    result = percent(value, beside=bound) if of is None else counted(value, of, beside=bound)
+    return Target(what=what, target=f"at most {percent(bound)}", result=result, met=met)
 
 
 def at_least(what: str, value: float | None, bound: float, *, of: int) -> Target:
     """A share of `of` cells that must not be under `bound`."""
     met = None if value is None else value >= bound
-    result = percent(value) if value is None else f"{percent(value)} of {of}"
-    return Target(what=what, target=f"at least {percent(bound)}" if bound < 1 else "all", result=result, met=met)
+    return Target(what=what, target=f"at least {percent(bound)}" if bound < 1 else "all", result=counted(value, of, beside=bound), met=met)
 
 
-def percent(share: float | None) -> str:
-    """0.0312 -> '3.1%'; small shares keep two digits."""
+def none_of(what: str, count: int) -> Target:
+    """A number that must be 0."""
+    return Target(what=what, target="none", result=str(count), met=count == 0)
+
+
+def counted(share: float | None, of: int, *, beside: float | None = None) -> str:
+    """A share of `of` with its count: '66 of 70 (94%)', which a rounded share alone would hide."""
+    return NOT_MEASURED if share is None else f"{round(share * of)} of {of} ({percent(share, beside=beside)})"
+
+
+def percent(share: float | None, *, beside: float | None = None) -> str:
+    """0.0312 -> '3.1%'; small shares keep two digits, and one near the bound `beside` as many as show on which side of it it is."""
     if share is None:
         return NOT_MEASURED
     value = 100 * share
-    for decimals in (0, 1, 2, 3):
-        if abs(value) >= 10 ** (1 - decimals) or round(value, decimals) == value:
-            return f"{value:.{decimals}f}%"
-    return "under 0.001%"
+    for decimals in range(6):
+        shown = f"{value:.{decimals}f}"
+        enough = abs(value) >= 10 ** (1 - decimals) or round(value, decimals) == value
+        if enough and (beside is None or _side(float(shown), 100 * beside) == _side(value, 100 * beside)):
+            return f"{shown}%"
+        if decimals == 3 and not enough:
+            return "under 0.001%"
+    return f"{shown}%"
+
+
+def _side(value: float, bound: float) -> int:
+    return (value > bound) - (value < bound)
 
 
 def off(value: float, known: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.trials.figures import Target, at_least, median, off, overlap, percent, share, table
+from benchmarks.trials.figures import Target, at_least, counted, median, none_of, off, overlap, percent, share, table
 from benchmarks.trials.program import Setup, label, sweep, warnings_of
 from lisabench import units
 from lisabench.journal import Record
@@ -37,8 +37,15 @@ def pair(first: Record, second: Record) -> dict[str, Any]:
         "latency": _agreement(first["latency_s"], second["latency_s"]),
         "ratio": _agreement(first["ratio"], second["ratio"]) if first["ratio"] and second["ratio"] else None,
         "warnings": [warnings_of(first), warnings_of(second)],
-        "same_counts": all(_at(first, path) == _at(second, path) for path in EXACT),
+        "same_counts": _same_counts(first, second),
     }
+
+
+def _same_counts(first: Record, second: Record) -> bool | None:
+    """Whether what both records hold of EXACT is the same; None where they hold nothing in common."""
+    both = [(_at(first, path), _at(second, path)) for path in EXACT]
+    held = [(one, other) for one, other in both if one is not None and other is not None]
+    return all(one == other for one, other in held) if held else None
 
 
 def _agreement(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,11 +67,12 @@ def summary(part: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Shares over all cells, those without a warning in either run, and the ratios to the baseline."""
     cells = part["cells"]
     quiet = [cell for cell in cells if not any(cell["warnings"])]
+    counts = [cell["same_counts"] for cell in cells if cell["same_counts"] is not None]
     return {
         "all": _shares([cell["latency"] for cell in cells]),
         "without warnings": _shares([cell["latency"] for cell in quiet]),
         "ratios": _shares([cell["ratio"] for cell in cells if cell["ratio"]]),
-        "counts": {"cells": len(cells), "same": share(cell["same_counts"] for cell in cells)},
+        "counts": {"cells": len(counts), "same": share(counts)},
     }
 
 
@@ -83,7 +91,11 @@ def targets(part: Mapping[str, Any]) -> list[Target]:
     found = summary(part)
     named = (("all", "repeated cells that agree"), ("without warnings", "the same, cells without warnings"), ("ratios", "the same, ratios"))
     judged = [at_least(what, found[key]["agrees"], WANTED, of=found[key]["cells"]) for key, what in named]
-    return [*judged, at_least("repeated cells with the same bytes and FLOPs", found["counts"]["same"], 1.0, of=found["counts"]["cells"])]
+    return [
+        *judged,
+        at_least("repeated cells with the same bytes and FLOPs", found["counts"]["same"], 1.0, of=found["counts"]["cells"]),
+        none_of("repeated cells whose status changed", part["status_changed"]),
+    ]
 
 
 def markdown(part: Mapping[str, Any]) -> str:
@@ -94,7 +106,11 @@ def markdown(part: Mapping[str, Any]) -> str:
         ("ratios", "paired ratio"),
     )
     rows = [
-        [what, one["cells"], *(percent(one[name]) for name in ("overlap", "within", "agrees", "median_moved", "worst_moved"))]
+        [
+            what,
+            *(counted(one[name], one["cells"]) for name in ("overlap", "within", "agrees")),
+            *(percent(one[name]) for name in ("median_moved", "worst_moved")),
+        ]
         for key, what in named
         for one in [found[key]]
     ]
@@ -105,7 +121,7 @@ def markdown(part: Mapping[str, Any]) -> str:
             f" A cell agrees when its 95% intervals overlap and its medians are within {percent(WITHIN)}."
             f" Cells whose status changed: {part['status_changed']}.",
             table(
-                ["", "cells", "intervals overlap", f"within {percent(WITHIN)}", "agree", "moved, median", "moved, worst"],
+                ["", "intervals overlap", f"within {percent(WITHIN)}", "agree", "moved, median cell", "moved, worst cell"],
                 rows,
             ),
             "The cells that moved most:",

@@ -36,7 +36,9 @@ def markdown(report: Mapping[str, Any]) -> str:
     found = verdicts(parts)
     missed = sum(target.met is False for target in found)
     judged = sum(target.met is not None for target in found)
-    sections = [_origin(report), f"{judged - missed} of {judged} targets met.", _targets(found)]
+    left = [name for name in PARTS if name not in parts and name not in report["failed"]]
+    partial = [f"A part of the report: {', '.join(left)} {'was' if len(left) == 1 else 'were'} not measured."] if left else []
+    sections = [_origin(report), *partial, f"{judged - missed} of {judged} targets met.", _targets(found)]
     for name in PARTS:
         if name in parts:
             sections += [f"### {TITLES[name]}", PARTS[name].markdown(parts[name])]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.trials.figures import NOT_MEASURED, Target, median, off, percent, table
-from benchmarks.trials.program import Setup, Swept, sweep
+from benchmarks.trials.program import Setup, Swept, TrialError, sweep
 from lisabench import units
 from lisabench.journal import Record
 
@@ -17,6 +17,14 @@ KNOWN = Path(__file__).with_name("known")
 TOKENS, DIM, HEADS = 1024, 192, 3
 ITEM_BYTES = 4
 OUTPUT_BYTES = ITEM_BYTES * TOKENS * DIM
+TIMES = (
+    "The operators that spin and sleep wait on the clock that lisabench reads too, so the rows of latency and ratio check the bookkeeping"
+    " (blocks, counts, units, rounds) and not the clock."
+)
+WAITS = (
+    "The kernels wait for so many of the device's cycles, which were counted against the host's clock beforehand, so the rows of latency"
+    " and ratio hold the events against that clock."
+)
 
 
 def measure(setup: Setup) -> dict[str, Any]:
@@ -25,11 +33,11 @@ def measure(setup: Setup) -> dict[str, Any]:
     on_gpu = setup.device.startswith("cuda")
     rows = _waits(setup, folder) if on_gpu else _times(setup, folder)
     rows += _allocations(setup, folder, cross_check=not on_gpu) + _counts(setup, folder)
-    return {"rows": rows}
+    return {"rows": rows, "times": WAITS if on_gpu else TIMES}
 
 
 def row(what: str, known: float | None, measured: float | None, *, unit: str, exact: bool = False, absent: str = "") -> dict[str, Any]:
-    """One figure beside the known one. `exact`: any difference is an error. `unit`: s, bytes, FLOP or "" for a plain number."""
+    """One figure beside the known one. `exact`: any difference is an error. `unit`: s, bytes, FLOP or "" (a plain number)."""
     return {"what": what, "known": known, "measured": measured, "unit": unit, "exact": exact, "absent": absent}
 
 
@@ -41,12 +49,26 @@ def error(one: Mapping[str, Any]) -> float | None:
     return off(measured, known) if known else float(measured != 0)
 
 
+def _any(swept: Swept, name: str, mode: str = "forward") -> Record:
+    """The record of an operator, whatever its status. Raises TrialError where there is none."""
+    for record in swept.records.values():
+        if str(record["op"]).rpartition(":")[2] == name and record["mode"] == mode:
+            return record
+    raise TrialError(f"the sweep left no record of {name} ({mode}); measure again")
+
+
 def _of(swept: Swept, name: str, mode: str = "forward") -> Record:
-    return next(r for r in swept.records.values() if str(r["op"]).rpartition(":")[2] == name and r["mode"] == mode)
+    """The record of an operator that must be ok. Raises TrialError with its status and reason where it is not."""
+    record = _any(swept, name, mode)
+    if record["status"] != "ok":
+        raise TrialError(
+            f"{name} ({mode}) came out as {record['status']}: {record['reason']}; its figures are known only of a cell that is ok"
+        )
+    return record
 
 
-def _latency(record: Record) -> float | None:
-    return record["latency_s"]["median"] if record["latency_s"] else None
+def _latency(record: Record) -> float:
+    return float(record["latency_s"]["median"])
 
 
 def _shape(tokens: int = TOKENS) -> list[str]:
@@ -54,23 +76,19 @@ def _shape(tokens: int = TOKENS) -> list[str]:
 
 
 def _times(setup: Setup, folder: Path) -> list[dict[str, Any]]:
-    """Latency and ratio of operators that spin and sleep, beside what they were made for and what they clocked themselves."""
+    """Latency and ratio of operators that spin, beside the time they were made for, and of one that sleeps, beside its own clock."""
     from benchmarks.trials.known.timed import clocked
 
     file = folder / "timed.py"
     swept = sweep(setup, "truth times", "--op", f"{file}:SpinLong,{file}:Sleep", "--baseline", f"{file}:SpinShort", *_shape(64))
-    found = []
-    for name, known, words in (
-        ("SpinShort", 1e-3, "spins for 1 ms"),
-        ("SpinLong", 20e-3, "spins for 20 ms"),
-        ("Sleep", None, "sleeps for 5 ms"),
-    ):
-        measured, own = _latency(_of(swept, name)), median(clocked(folder / f"{name}.clock"))
-        if known is not None:
-            found.append(row(f"latency: {words}, against that time", known, measured, unit="s"))
-        found.append(row(f"latency: {words}, against its own clock", own, measured, unit="s"))
-    ratio = _of(swept, "SpinLong")["ratio"]
-    return [*found, row("paired ratio: 20 ms to 1 ms of spinning", 20.0, ratio and ratio["median"], unit="")]
+    short, long, sleep = (_latency(_of(swept, name)) for name in ("SpinShort", "SpinLong", "Sleep"))
+    ratio, own = _of(swept, "SpinLong")["ratio"], median(clocked(folder / "Sleep.clock"))
+    return [
+        row("latency: spins for 1 ms", 1e-3, short, unit="s"),
+        row("latency: spins for 20 ms", 20e-3, long, unit="s"),
+        row("latency: sleeps for 5 ms, against the median that it noted of its own calls", own, sleep, unit="s"),
+        row("paired ratio: 20 ms to 1 ms of spinning", 20.0, ratio and ratio["median"], unit=""),
+    ]
 
 
 def _waits(setup: Setup, folder: Path) -> list[dict[str, Any]]:
@@ -120,24 +138,12 @@ def _counts(setup: Setup, folder: Path) -> list[dict[str, Any]]:
         row("memory: saved for backward by exp", OUTPUT_BYTES, kept["saved"], unit="bytes", exact=True),
         row("numerics: an output off by 2^-14", 2.0**-14, _of(swept, "Offset")["relative_error"], unit=""),
         row("numerics: outputs off by 1% that got a latency, of 2", 0, _timed_wrongly(swept), unit="", exact=True),
-        _energy(product),
     ]
 
 
 def _timed_wrongly(swept: Swept) -> int:
     """How many cells of the wrong operator came out as anything but wrong."""
-    return sum(_of(swept, "Wrong", mode)["status"] != "wrong" for mode in ("forward", "train"))
-
-
-def _energy(record: Record) -> dict[str, Any]:
-    """Joules a call beside the power that the device told at the end of the rounds, times the warm latency."""
-    what = "energy: joules a call against power times latency"
-    power, kinds = (record["conditions"] or {}).get("power_w"), record["latency_kinds_s"]
-    if record["energy_j"] is None:
-        return row(what, None, None, unit="J", absent=record["absent"].get("energy_j", ""))
-    if not (power and power[1] and kinds and kinds.get("warm")):
-        return row(what, None, record["energy_j"], unit="J", absent="there is no second figure of the power here")
-    return row(what, power[1] * kinds["warm"]["median"], record["energy_j"], unit="J")
+    return sum(_any(swept, "Wrong", mode)["status"] != "wrong" for mode in ("forward", "train"))
 
 
 def targets(part: Mapping[str, Any]) -> list[Target]:
@@ -148,14 +154,19 @@ def _target(one: Mapping[str, Any]) -> Target:
     wrong = error(one)
     bound = "exact" if one["exact"] else f"at most {percent(WITHIN)} off"
     met = None if wrong is None else (wrong == 0 if one["exact"] else wrong <= WITHIN)
-    return Target(what=one["what"], target=bound, result=NOT_MEASURED if wrong is None else f"{percent(wrong)} off", met=met)
+    return Target(
+        what=one["what"],
+        target=bound,
+        result=NOT_MEASURED if wrong is None else f"{percent(wrong, beside=0 if one['exact'] else WITHIN)} off",
+        met=met,
+    )
 
 
 def markdown(part: Mapping[str, Any]) -> str:
     rows = [[one["what"], _figure(one, "known"), _figure(one, "measured"), percent(error(one))] for one in part["rows"]]
     reasons = [f"- {one['what']}: {one['absent']}" for one in part["rows"] if one["absent"] and one["measured"] is None]
     sections = [
-        "Operators whose answer is known beforehand, in a user's file, measured by `lisabench scale`.",
+        f"Operators whose answer is known beforehand, in a user's file, measured by `lisabench scale`. {part['times']}",
         table(["figure", "known", "measured", "error"], rows),
     ]
     return "\n\n".join([*sections, *(["Not measured, and why:\n\n" + "\n".join(reasons)] if reasons else [])])
@@ -169,6 +180,5 @@ def _figure(one: Mapping[str, Any], name: str) -> str:
         "s": [units.seconds(value, 5)],
         "bytes": [f"{value:,.0f}"],
         "FLOP": [f"{value:,.0f}"],
-        "J": [units.energy(value, 4)],
     }.get(one["unit"], [f"{value:.5g}"])
     return f"{shown[0]} {one['unit']}" if one["unit"] in ("bytes", "FLOP") else shown[0]

@@ -28,11 +28,23 @@ class Verdict:
     p_value: float
 
 
-def compare(base_samples: ArrayLike, new_samples: ArrayLike, *, threshold: float = 0.05, alpha: float = 0.002) -> Verdict:
+Interval = tuple[float, float]
+
+
+def compare(
+    base_samples: ArrayLike,
+    new_samples: ArrayLike,
+    *,
+    intervals: tuple[Interval, Interval] | None = None,
+    threshold: float = 0.05,
+    alpha: float = 0.002,
+) -> Verdict:
     """Compares raw samples of two runs of one cell; lower is better, so a ratio new / base below 1 is "faster".
 
     "faster" and "slower" need all of: the 95% intervals of the two medians are apart, Mann-Whitney gives p < `alpha`, and the
     ratio is beyond `threshold`, that is above 1 + threshold or below its reciprocal (the same factor both ways).
+    `intervals`: those of the two medians as they were recorded, which also cover what moved between rounds; without them
+    they are made from the samples, as if these were independent of each other.
     "same": the ratio's whole bootstrap interval is within the threshold. Else, and with fewer than 6 samples a side, "can't tell".
     Samples that are not finite and positive are left out.
 
@@ -51,8 +63,7 @@ def compare(base_samples: ArrayLike, new_samples: ArrayLike, *, threshold: float
     low, high = (float(end) for end in np.quantile(ratios, (0.025, 0.975)))
     p_value = float(mannwhitneyu(base, new).pvalue)
 
-    base_low, base_high = median_interval(base)
-    new_low, new_high = median_interval(new)
+    (base_low, base_high), (new_low, new_high) = intervals or (median_interval(base), median_interval(new))
     apart = new_high < base_low or base_high < new_low
     bound = 1 + threshold
     verdict: Literal["faster", "slower", "same", "can't tell"] = "can't tell"

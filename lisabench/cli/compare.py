@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lisabench.errors import InputError, LisaBenchError, unknown
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lisabench.analysis.compare import Verdict
     from lisabench.journal import Record
     from lisabench.results import Run
+
+    Row = tuple[Record, Record, Verdict]
+
+# What a narrow table leaves out, the first first.
+LEAST_NEEDED = ("base", "new", "95% interval")
+COLOURS = {"faster": "green", "slower": "red"}
 
 
 class SlowerError(LisaBenchError):
@@ -41,7 +51,9 @@ def compare(
     _same_machine(pairs, *runs, mix=mix)
     rows = []
     for before, after in pairs:
-        verdict = compare_samples(before["latency_s"]["samples"], after["latency_s"]["samples"], threshold=share)
+        base_s, new_s = before["latency_s"], after["latency_s"]
+        intervals = (base_s["ci_low"], base_s["ci_high"]), (new_s["ci_low"], new_s["ci_high"])
+        verdict = compare_samples(base_s["samples"], new_s["samples"], intervals=intervals, threshold=share)
         rows.append((before, after, verdict))
     if as_json:
         for before, after, verdict in rows:
@@ -94,24 +106,48 @@ def _same_machine(pairs: list[tuple[Record, Record]], base: Run, new: Run, *, mi
         lines(messages(), f"the runs differ in {in_words(found)}")
 
 
-def _print(rows: list[Any], new: Run) -> None:
+def _print(rows: Sequence[Row], new: Run) -> None:
     from collections import Counter
 
-    from rich import box
-    from rich.table import Table
+    from lisabench.cli.console import fitting, results
 
-    from lisabench import units
-    from lisabench.cli.console import results
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("operator", "tokens", "batch", "mode", "base", "new", "new / base", "verdict"):
-        table.add_column(name, justify="left" if name in ("operator", "mode", "verdict") else "right", no_wrap=True)
-    colours = {"faster": "green", "slower": "red"}
-    for before, after, verdict in rows:
-        medians = (units.seconds(record["latency_s"]["median"]) for record in (before, after))
-        ratio = f"{verdict.ratio:.2f} ({verdict.ci_low:.2f} to {verdict.ci_high:.2f})"
-        where = (new.label(before["op"]), f"{before['tokens']:,}", str(before["batch"]), before["mode"])
-        table.add_row(*where, *medians, ratio, verdict.verdict, style=colours.get(verdict.verdict, ""))
-    results().print(table)
+    console = results()
+    console.print(fitting(console, lambda omitted: _table(rows, new, omitted), LEAST_NEEDED, whole="--json"))
     counts = Counter(verdict.verdict for _, _, verdict in rows)
     print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+
+
+def _table(rows: Sequence[Row], new: Run, omitted: Sequence[str]) -> Table:
+    """A line a cell: the axes that vary, the operator, both times, and what became of them. Only the operator's name may be broken."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from lisabench import units
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    axes = _axes([record for _, record, _ in rows])
+    names = [name for name in ("tokens", *axes, "operator", "base", "new", "new / base", "95% interval", "verdict") if name not in omitted]
+    for name in names:
+        words = name in ("operator", "mode", "dtype", "verdict")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "operator", overflow="fold")
+    for before, after, verdict in rows:
+        shown: dict[str, str | Text] = {
+            "tokens": f"{after['tokens']:,}",
+            "operator": Text(new.label(after["op"])),
+            "verdict": verdict.verdict,
+        }
+        shown |= {name: units.seconds(record["latency_s"]["median"]) for name, record in (("base", before), ("new", after))}
+        shown |= {"new / base": f"{verdict.ratio:.2f}", "95% interval": f"{verdict.ci_low:.2f} to {verdict.ci_high:.2f}"}
+        shown |= {"grid": f"{after['height']}x{after['width']}"}
+        table.add_row(*(shown.get(name, str(after.get(name))) for name in names), style=COLOURS.get(verdict.verdict, ""))
+    return table
+
+
+def _axes(records: Sequence[Record]) -> list[str]:
+    """The fields beside tokens in which the cells differ; the grid where two of as many tokens do."""
+    from lisabench.results import CURVE
+
+    grids = {(record["tokens"], record["height"], record["width"]) for record in records}
+    varying = [name for name in CURVE if len({record[name] for record in records}) > 1]
+    return [*(["grid"] if len(grids) > len({tokens for tokens, *_ in grids}) else []), *varying]

@@ -31,7 +31,7 @@ def scale(
         str | None, typer.Option(help="Shapes of known models: deit-t, deit-s, deit-b, vit-l, sam-b, dit-xl-2, swin-t.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, a,b,c or a..b.")] = "1",
-    mode: Annotated[str, typer.Option(help="forward, train (forward and backward), or both.")] = "forward",
+    mode: Annotated[str, typer.Option(help="A comma list of forward, train (forward and backward).")] = "forward",
     dtype: Annotated[str, typer.Option(help="fp32, bf16, fp16, fp64; a comma list.")] = "fp32",
     scope: Annotated[str, typer.Option(help="mixing (the operator alone) or layer (with its projections).")] = "mixing",
     dim: Annotated[int | None, typer.Option(help="Channels. [default: 192]")] = None,
@@ -219,8 +219,9 @@ def _print_plan(cells: list[Cell], *, as_json: bool) -> None:
         for cell in cells:
             print(json.dumps(cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed}))
         return
-    from lisabench.cli.console import results
+    from lisabench.cli.console import fitting, results
     from lisabench.render.terminal import plan_table
 
     rows = [cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed} for cell in cells]
-    results().print(plan_table(rows))
+    console = results()
+    console.print(fitting(console, lambda omitted: plan_table(rows, omitted=omitted), ("grid", "FLOP", "memory"), whole="--json"))

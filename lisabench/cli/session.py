@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisabench import units
-from lisabench.cli.console import lines, messages, results
+from lisabench.cli.console import Bar, fitting, lines, messages, results
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, Group
 
     from lisabench.journal import Record
     from lisabench.results import Run
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 
 WIDE = 80
 # What a narrow table leaves out first.
-_LEAST_NEEDED = ("error", "of limit", "energy", "FLOP", "±", "memory")
-OMITTED = [_LEAST_NEEDED[: count + 1] for count in range(len(_LEAST_NEEDED))]
+LEAST_NEEDED = ("error", "± ratio", "of limit", "energy", "FLOP", "±", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,31 +107,22 @@ def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None
     _say(f"{len(run.records)} records, {written.figures} figures and results.csv are in {out}")
 
 
-def fitting_table(run: Run, console: Console) -> Table:
-    """The results as a table that the console is wide enough for: the least needed columns go first, to be had from results.csv."""
-    from rich.measure import Measurement
-
+def fitting_table(run: Run, console: Console) -> Group:
+    """The results as a table that the console is wide enough for, and what it had to leave out."""
     from lisabench.render.terminal import results_table
 
-    unbounded = console.options.update(max_width=10_000)
-    table = results_table(run)
-    for omitted in OMITTED:
-        if Measurement.get(console, unbounded, table).maximum <= console.width:
-            break
-        table = results_table(run, omitted=omitted)
-    return table
+    return fitting(console, lambda omitted: results_table(run, omitted=omitted), LEAST_NEEDED, whole="results.csv")
 
 
 def _say(text: str) -> None:
     lines(messages(), text)
 
 
-class Watch:
+class Watch(Bar):
     """Follows a run: a progress bar on a terminal, records as JSON lines where asked, nothing otherwise."""
 
     def __init__(self, cells: Sequence[Cell], *, as_json: bool, quiet: bool) -> None:
         self.as_json = as_json
-        self.bar: Any = None
         if sys.stderr.isatty() and not quiet:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -150,30 +139,17 @@ class Watch:
             )
             self.task = self.bar.add_task("starting", total=len(cells), left="")
 
-    def __enter__(self) -> Watch:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
     def started(self, cell: Cell, seconds_left: float | None) -> None:
-        if self.bar:
-            left = "" if seconds_left is None else f"about {units.duration(seconds_left)} left"
-            self.bar.update(self.task, description=_name(cell), left=left)
+        self.update(description=_name(cell), left="" if seconds_left is None else f"about {units.duration(seconds_left)} left")
 
     def progress(self, cell: Cell, phase: str, seconds_a_call: float | None) -> None:
-        if self.bar:
-            now = f" {units.seconds(seconds_a_call)}" if seconds_a_call else ""
-            self.bar.update(self.task, description=f"{_name(cell)} · {phase}{now}")
+        now = f" {units.seconds(seconds_a_call)}" if seconds_a_call else ""
+        self.update(description=f"{_name(cell)} · {phase}{now}")
 
     def finished(self, cell: Cell, record: Record) -> None:
         if self.as_json:
             print(json.dumps(record), flush=True)
-        if self.bar:
-            self.bar.advance(self.task)
+        self.update(advance=1)
 
 
 def _name(cell: Cell) -> str:

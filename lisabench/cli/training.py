@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisabench import units
-from lisabench.cli.console import lines, messages, results
+from lisabench.cli.console import Bar, lines, messages, results
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,12 +98,11 @@ def _say(text: str) -> None:
     lines(messages(), text)
 
 
-class Watch:
+class Watch(Bar):
     """Follows a run: a progress bar on a terminal, records as JSON lines where asked, nothing otherwise."""
 
     def __init__(self, missing: Sequence[Point], *, as_json: bool, quiet: bool) -> None:
         self.results = sys.stdout if as_json else None
-        self.bar: Any = None
         if sys.stderr.isatty() and not quiet:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -112,31 +111,19 @@ class Watch:
             self.task = self.bar.add_task("starting", total=sum(point.epochs for point in missing))
         self.epochs = 0
 
-    def __enter__(self) -> Watch:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
     def started(self, point: Point) -> None:
         self.epochs = point.epochs
-        if self.bar:
-            self.bar.update(self.task, description=f"{_name(point)} · epoch 1 of {point.epochs}")
+        self.update(description=f"{_name(point)} · epoch 1 of {point.epochs}")
 
     def trained(self, point: Point, epoch: Epoch) -> None:
         self.epochs -= 1
-        if self.bar:
-            words = f"epoch {epoch.epoch} of {point.epochs} · loss {epoch.loss:.3f} · top-1 {epoch.top1:.3f}"
-            self.bar.update(self.task, description=f"{_name(point)} · {words}", advance=1)
+        words = f"epoch {epoch.epoch} of {point.epochs} · loss {epoch.loss:.3f} · top-1 {epoch.top1:.3f}"
+        self.update(description=f"{_name(point)} · {words}", advance=1)
 
     def finished(self, point: Point, record: Record) -> None:
         if self.results:
             print(json.dumps(record), file=self.results, flush=True)
-        if self.bar and self.epochs:
-            self.bar.advance(self.task, self.epochs)  # of a training that did not come to its end
+        self.update(advance=self.epochs)  # of a training that did not come to its end
         self.epochs = 0
 
 

@@ -38,7 +38,7 @@ def verify(
     op: Annotated[list[str] | None, typer.Option(help="Operator, comma list, or FILE.py:CLASS; repeatable. [default: all]")] = None,
     op_option: Annotated[list[str] | None, typer.Option(help="[OP.]NAME=VALUE; repeatable.")] = None,
     flops: Annotated[bool, typer.Option("--flops", help="Audit the FLOP formulas against two counters instead.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1. Not auto as elsewhere: the laws need no GPU.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """Check operators against their dense reference and the laws that hold for all, or with --flops their FLOPs against counters."""
@@ -57,6 +57,8 @@ def verify(
 
 
 def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
+    from rich.text import Text
+
     from lisabench import registry
     from lisabench.cli.console import results
     from lisabench.laws import verify as verify_operator
@@ -71,11 +73,11 @@ def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as
             if as_json:
                 print(json.dumps({"op": name, "law": finding.law, "holds": finding.holds, "detail": finding.detail}))
             else:
-                word = {True: "[green]holds[/]", False: "[bold red]BROKEN[/]", None: "[yellow]absent[/]"}[finding.holds]
-                console.print(f"{name:<16} {finding.law:<26} {word}  ", end="")
-                console.print(finding.detail, markup=False, soft_wrap=True)
+                word = {True: ("holds", "green"), False: ("BROKEN", "bold red"), None: ("absent", "yellow")}[finding.holds]
+                where = f"{name.rpartition(':')[2]:<16} {finding.law:<26} "
+                console.print(Text.assemble(where, word, f"  {finding.detail}"), soft_wrap=True)
     if broken:
-        raise LawsBrokenError(f"{broken} laws are broken; the lines above say where")
+        raise LawsBrokenError(f"{broken} {'law is' if broken == 1 else 'laws are'} broken; the lines above say where")
 
 
 def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
@@ -94,7 +96,9 @@ def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, a
         print_audit(results(), rows, audited_workload(device))
     off = sum(not row.holds for row in rows)
     if off:
-        raise LawsBrokenError(f"{off} of {len(rows)} FLOP figures are off or absent; the lines above say where and why")
+        raise LawsBrokenError(
+            f"{off} of {len(rows)} FLOP figures {'is' if off == 1 else 'are'} off or absent; the lines above say where and why"
+        )
 
 
 def print_audit(console: Console, rows: Sequence[Audit], workload: Workload) -> None:

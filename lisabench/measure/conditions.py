@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from lisabench.measure.nvml import Gpu, GpuState, NvmlError, clock_warnings
 
 # What a quiet machine stays under, with room for the clock's own grain (a tick of /proc/stat is 10 ms).
 WAITED_SHARE, STOLEN_SHARE, BUSY_CORES, DRIFT = 0.05, 0.02, 0.25, 0.05
+BUSY_SHARE = 0.01  # of all cores: a large machine's own services
 SENTINEL_SIDE = {"cpu": 256, "cuda": 2048}
 SENTINEL_CALLS = 9
 PROC = Path("/proc")
@@ -108,7 +109,7 @@ def conditions(cell: Load, visit: Load, *, threads: int) -> tuple[dict[str, Any]
     if _over(told["waited_share"], WAITED_SHARE):
         share = 100 * told["waited_share"]
         warnings.append(f"contended: the threads waited {share:.0f}% of the time for a core; close other programs or try fewer --threads")
-    if _over(told["others_busy_cores"], BUSY_CORES):
+    if _over(told["others_busy_cores"], max(BUSY_CORES, BUSY_SHARE * (os.cpu_count() or 1))):
         warnings.append(f"busy: other programs kept {told['others_busy_cores']:.1f} cores at work; close them")
     if _over(told["stolen_share"], STOLEN_SHARE):
         share = 100 * told["stolen_share"]
@@ -150,13 +151,17 @@ def sentinel_conditions(sentinel: Sequence[float], *, best: float) -> tuple[dict
 def gpu_conditions(states: Sequence[GpuState], *, clock: float | None) -> tuple[dict[str, Any], list[str]]:
     """What a record says of a GPU, its first and its last state, and its warnings against the clock that it should keep (MHz).
 
-    Nothing where NVML told nothing.
+    Every state between counts for the warnings. Nothing where NVML told nothing.
     """
     if not states:
         return {}, []
     before, after = states[0], states[-1]
     names = ("sm_clock_mhz", "temperature_c", "power_w", "throttle")
-    return {name: [getattr(before, name), getattr(after, name)] for name in names}, clock_warnings(before, after, clock)
+    told = {name: [getattr(before, name), getattr(after, name)] for name in names}
+    reasons = tuple(dict.fromkeys(reason for state in states for reason in state.throttle or ()))
+    working = [state for state in states if state.sm_clock_mhz is not None and not state.idle]
+    slowest = min(working, key=lambda state: state.sm_clock_mhz or 0, default=after)
+    return told, clock_warnings(before, replace(slowest, throttle=reasons), clock)
 
 
 def gpu_state(gpu: Gpu | None) -> GpuState | None:

@@ -92,6 +92,7 @@ class Rounds:
         self.limits, self.kind = limits, kind
         self.rounds: list[list[float]] = []
         self.seconds = 0.0
+        self.cut_short = False
         self._noise: list[float] = []
         self._check_at = float(MINIMUM_SAMPLES)
 
@@ -122,6 +123,8 @@ class Rounds:
 
     def stopped_by(self) -> str:
         """What ends the sampling: "interval" reached, "noise" settled, "time" up, or "" to go on."""
+        if self.cut_short:
+            return "time"
         if len(self.rounds) < ROUNDS:
             return ""
         if self.seconds >= self.limits.at_least_seconds:

@@ -60,6 +60,7 @@ PROCESSES = "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunning
 DEFAULT_CLOCK = "nvmlDeviceGetDefaultApplicationsClock"
 # NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU.
 SM_CLOCK, MEMORY_CLOCK, GPU_SENSOR = 1, 2, 0
+FULL_FROM = 0.97  # of the clock: a reason that holds nothing back is none
 MIG_ENERGY = "the energy counter is the whole GPU's, not the MIG slice's; measure on a GPU without MIG"
 HIDDEN_PID = "NVML lists no process with this pid: a container hides pids; start it with --pid=host"
 
@@ -214,7 +215,8 @@ def clock_warnings(before: GpuState, after: GpuState, full_clock_mhz: float | No
     clocks = [state.sm_clock_mhz for state in (before, after) if state.sm_clock_mhz is not None and not state.idle]
     reasons = after.throttle or ()
     slow = bool(clocks and full_clock_mhz and min(clocks) < THROTTLED_UNDER * full_clock_mhz) and not after.clock_set
-    if not slow and not reasons:
+    full = bool(clocks and full_clock_mhz and min(clocks) >= FULL_FROM * full_clock_mhz)
+    if full or not (slow or reasons):
         return []
     stood = f"stood at {min(clocks):,} MHz" if clocks else "was held back"
     of = f" of {full_clock_mhz:,.0f}" if clocks and full_clock_mhz else ""

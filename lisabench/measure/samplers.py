@@ -2,7 +2,7 @@
 
 Kinds. CPU: `warm`, blocks of calls back to back, so long that reading the clock costs under 1e-4 of a block. GPU:
 `cold`, the headline: the L2 cache is overwritten before each call, and the call is launched behind a kernel that waits,
-so that the events stand around the device's work and not around the host's; `warm`, calls back to back; `graph`, the
+so that the events stand around the device's work and not around the host's; `warm`, one call right after another, its data in the caches; `graph`, the
 replay of a captured CUDA graph, which has no launch cost; `host`, the time until the call returns to Python.
 
 Source: NVIDIA/nvbench measure_cold.cu and measure_hot.cu (order of a cold sample, the blocking kernel).
@@ -68,7 +68,7 @@ class CpuSampler:
     def warm_up(self, *, seconds: float, calls: int) -> float:
         taken: list[float] = []
         self._block(1)  # what is made once: plans, compiled code, caches
-        while sum(taken) < seconds or (len(taken) < calls and sum(taken) < 10 * seconds):
+        while not taken or sum(taken) < seconds or (len(taken) < calls and sum(taken) < 10 * seconds):
             taken.append(self._block(1))
         self.calls = max(1, math.ceil(timer_seconds() / TIMER_SHARE / min(taken)))
         self.estimate = float(np.median(taken))
@@ -103,9 +103,11 @@ class GpuSampler:
     def __init__(self, call: Callable[[], Any], device: str) -> None:
         self.call, self.device = call, torch.device(device)
         properties = torch.cuda.get_device_properties(self.device)
-        self.flush = torch.empty(max(1, properties.L2_cache_size), dtype=torch.int8, device=self.device)
+        # Twice the cache: its sets are hashed, and what is replaced first is not what was written first.
+        self.flush = torch.empty(max(1, 2 * properties.L2_cache_size), dtype=torch.int8, device=self.device)
         self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.launch = 0.0
+        self.taken = self.exposed = 0  # samples, and those of them in which the device waited for the host
 
     def warm_up(self, *, seconds: float, calls: int) -> float:
         started, made, elapsed = self.now(), 0, 0.0
@@ -127,21 +129,21 @@ class GpuSampler:
     def now() -> float:
         return time.perf_counter()
 
-    def kinds(self) -> tuple[dict[str, list[float]], dict[str, str]]:
-        """Samples of the other kinds, and why one is absent.
+    def plain_kinds(self) -> dict[str, list[float]]:
+        """Samples of the kinds `host` and `warm`."""
+        return {"host": self._some(self._host), "warm": self._some(lambda: self._between_events(self.call, cold=False))}
 
-        The capture comes last: after one that failed, a process that is to measure more had better be a new one.
-        """
-        found = {"host": self._some(self._host), "warm": self._some(lambda: self._between_events(self.call, cold=False))}
+    def graph(self) -> list[float] | str:
+        """Samples of the kind `graph`, or why there are none; then a process that is to measure more had better be a new one."""
         try:
             replay = self._captured()
         except Exception as error:  # an operator may be the user's own
-            return found, {"graph": f"the call cannot be captured as a CUDA graph: {_first_cause(error)}"}
-        found["graph"] = self._some(lambda: self._between_events(replay, cold=False))
-        return found, {}
+            return f"the call cannot be captured as a CUDA graph: {_first_cause(error)}"
+        return self._some(lambda: self._between_events(replay, cold=False))
 
     def _some(self, sample: Callable[[], float]) -> list[float]:
         taken: list[float] = []
+        sample()  # what others have emptied meanwhile: cuFFT's plans, the allocator's pool
         started = self.now()
         while len(taken) < KIND_SAMPLES or (self.now() - started < KIND_SECONDS and len(taken) < 10 * KIND_SAMPLES):
             taken.append(sample())
@@ -168,6 +170,7 @@ class GpuSampler:
             self.start.record()
             call()
             self.end.record()
+            self.taken, self.exposed = self.taken + 1, self.exposed + bool(self.start.query())  # the wait was over too soon
         torch.cuda.synchronize(self.device)
         return max(EVENT_SECONDS, float(self.start.elapsed_time(self.end)) / 1e3)
 

@@ -51,7 +51,14 @@ QUANTITIES: Mapping[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
         Quantity("latency", "latency_s.median", "Latency per call", "median", units.seconds, 10, "latency_s.ci_low", "latency_s.ci_high"),
-        Quantity("memory", "memory_bytes.transient", "Transient memory", "peak above inputs and parameters", units.size_in_bytes, base=2),
+        Quantity(
+            "memory",
+            "memory_bytes.transient",
+            "Transient memory",
+            "peak above inputs, parameters and what the module keeps",
+            units.size_in_bytes,
+            base=2,
+        ),
         Quantity("flops", "flops.analytic", "FLOPs per call", FLOPS_NOTE, _flops),
     )
 }
@@ -224,7 +231,9 @@ def footnote(frame: pd.DataFrame, panels: Sequence[Panel], quantity: Quantity) -
     """What holds for all panels, how the figures came about, and what is not to be seen on the axes."""
     parts = common(frame)
     series = [one for panel in panels for one in panel.series]
-    parts.append(f"{quantity.note} with 95% interval" if any(np.isfinite(one.low).any() for one in series) else quantity.note)
+    cold = quantity.name == "latency" and "cold" in set(frame.get("latency_s.kind", ()))
+    note = quantity.note + (", L2 cache flushed before each call" if cold else "")
+    parts.append(f"{note} with 95% interval" if any(np.isfinite(one.low).any() for one in series) else note)
     if any(one.failure and len(one.tokens) for one in series):
         parts.append("dotted: extrapolated to the size that failed")
     zero = frame.loc[(frame["status"] == "ok") & (frame[quantity.column] == 0), "label"]

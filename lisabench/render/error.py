@@ -52,11 +52,11 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
     if not fields:
         return None
     key = tuple((shape, dtype) for dtype, shape in shapes.items()) if len(shapes) > 1 else ()
-    plot = Plot("Latency per call", "Relative error", lambda value: units.seconds(value, 1), _power, key)
+    plot = Plot("Latency per call", "Rounding error (relative)", lambda value: units.seconds(value, 1), _power, key)
     spans = any(np.isfinite(one.spans).any() for field in fields for one in field.traces)
     note = [*common(frame), tokens_note(fields, style)]
     note.append("median latency" + (", with its 95% interval where that is wider than the marker" if spans else ""))
-    note.append("error: ‖out − ref‖ / ‖ref‖ to the operator's own float64 dense reference")
+    note.append("error: ‖out − ref‖ / ‖ref‖ to the operator's own float64 dense reference, not to softmax")
     note += [f"no figures for {title}" for title in bare]
     drawn = {one.variant.label for field in fields for one in field.traces}
     return draw_fields(plot, fields, [*note, *not_shown(frame, drawn, _zero(frame)), *own_up(frame)], style)

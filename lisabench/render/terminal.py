@@ -27,9 +27,13 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     varying = _varying(run.records)
     table = _table(_heading(run.records, varying))
     ratio = [f"/ {run.label(run.baseline)}"] if run.baseline else []
-    measured = {"energy": "energy_j", "of limit": "roofline", "error": "relative_error"}
+    measured = {"± ratio": "ratio", "energy": "energy_j", "of limit": "roofline", "error": "relative_error"}
     nowhere = {name for name, part in measured.items() if all(record.get(part) is None for record in run.records)}
-    names = [name for name in ("time", "±", *ratio, "memory", "energy", "FLOP", "of limit", "error") if name not in {*omitted, *nowhere}]
+    names = [
+        name
+        for name in ("time", "±", *ratio, "± ratio", "memory", "energy", "FLOP", "of limit", "error")
+        if name not in {*omitted, *nowhere}
+    ]
     for name in ("tokens", *varying, "operator", *names):
         table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
     for group in _workloads(run.records):
@@ -44,15 +48,21 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     return table
 
 
-def plan_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The cells of a plan with their predicted FLOPs and bytes."""
-    table = _table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run")
-    for name in ("tokens", "grid", "batch", "mode", "dtype", "operator", "FLOP", "memory"):
-        table.add_column(name, justify="left" if name in ("operator", "mode", "dtype") else "right", no_wrap=True)
+def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = ()) -> Table:
+    """The cells of a plan with their predicted FLOPs and bytes; `grid`, `FLOP` and `memory` can be omitted, a grid only if tokens tell it."""
+    varying = _varying(rows)
+    table = _table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run\n{_heading(rows, varying)}")
+    axes = ["tokens", "grid", *(name for name in varying if name in CURVE)]
+    needed = {"grid"} if "height" in varying else set()
+    names = [name for name in (*axes, "operator", "FLOP", "memory") if name not in {*omitted} - needed]
+    for name in names:
+        words = name in ("operator", "mode", "dtype")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "operator", overflow="fold")
     for row in rows:
-        grid = f"{row['height']}x{row['width']}"
-        predicted = units.flops(row["predicted_flops"]), units.size_in_bytes(row["predicted_bytes"])
-        table.add_row(f"{row['tokens']:,}", grid, str(row["batch"]), row["mode"], row["dtype"], row["op"], *predicted)
+        op = row["op"].rpartition(":")[2] if ".py:" in row["op"] else row["op"]
+        shown: dict[str, str | Text] = {"tokens": _tokens(row), "grid": f"{row['height']}x{row['width']}", "operator": Text(op)}
+        shown |= {"FLOP": units.flops(row["predicted_flops"]), "memory": units.size_in_bytes(row["predicted_bytes"])}
+        table.add_row(*(shown.get(name, str(row.get(name))) for name in names))
     return table
 
 
@@ -123,13 +133,14 @@ def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) ->
 
 def _figures(record: Record, baseline: float | None) -> dict[str, str]:
     if record["status"] != "ok":
-        return {"time": record["status"]} | dict.fromkeys(("±", "ratio", "memory", "energy", "FLOP", "of limit", "error"), "")
+        return {"time": record["status"]} | dict.fromkeys(("±", "ratio", "± ratio", "memory", "energy", "FLOP", "of limit", "error"), "")
     latency, flops = record["latency_s"], record["flops"]
-    roofline, error = record.get("roofline"), record["relative_error"]
+    roofline, error, ratio = record.get("roofline"), record["relative_error"], record.get("ratio")
     return {
         "time": units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
         "±": units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
         "ratio": _ratio(record, baseline),
+        "± ratio": units.interval(ratio["ci_low"], ratio["median"], ratio["ci_high"]) if ratio else "",
         "memory": units.size_in_bytes(record["memory_bytes"]["transient"]),
         "energy": units.energy(record["energy_j"]),
         "FLOP": units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
@@ -165,6 +176,10 @@ def notes(run: Run) -> list[Text]:
         lines.append(Text(f"* {count} cell{plural} ({kinds}), told in full in results.csv; the first: {warned[0]}"))
     if any(_ratio(r, _baseline(group, run)).startswith("~") for group in _workloads(run.records) for r in group if r["status"] == "ok"):
         lines.append(Text("~ a ratio of medians: its rounds were not shared with the baseline's"))
+    kept = {r["op"]: r["memory_bytes"]["kept"] for r in run.records if r["memory_bytes"] and r["memory_bytes"].get("kept")}
+    lines += [
+        Text(f"{run.label(op)} keeps up to {units.size_in_bytes(most)} between calls, beside its memory above") for op, most in kept.items()
+    ]
     lines += _cross_check(run)
     over = {words for r in run.records if r.get("roofline") and (words := note(r["roofline"]))}
     lines += [Text(f"of limit over 100%: {words}") for words in sorted(over)]

@@ -1,6 +1,7 @@
 """What a cell is found to need, after its timing: memory, FLOPs, dispatch, energy, and a GPU's other kinds of latency.
 
-All of it comes after the samples: counting in the process that times would slow what is timed next (pytorch#140909).
+All of it comes after the rounds, what is timed before what is counted: a compiled call that ran under a counter falls back to
+eager ever after (pytorch#140909), and none may be timed within one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from lisabench.analysis.statistics import median_interval
 from lisabench.measure import flops, memory
-from lisabench.measure.dispatch import Dispatch, Watcher
+from lisabench.measure.dispatch import KERNELS, Dispatch, Watcher
 from lisabench.measure.energy import NoEnergyError, measure_energy
 from lisabench.measure.nvml import NvmlError
 from lisabench.measure.resident import peak_resident
@@ -21,6 +22,10 @@ from lisabench.run.cell import Bench, out_of_memory
 from lisabench.run.station import Station
 
 Absent = dict[str, str]
+NO_MEMORY = "no memory was left to measure it beside the cell"
+EXPOSED_SHARE = 0.05
+LONG_SECONDS = 0.05
+LONG = "a call takes over 50 ms: launch and caches are no part of that"
 ONE_KIND = "a CPU has one kind of latency, calls back to back"
 
 
@@ -29,11 +34,13 @@ def account(bench: Bench, station: Station) -> dict[str, Any]:
     subject = bench.subject
     absent: Absent = {}
     with subject.gradients():
+        sampler = bench.sampler
+        samples = sampler.plain_kinds() if isinstance(sampler, GpuSampler) and bench.call_seconds <= LONG_SECONDS else {}
+        energy, of_energy = _energy(bench, station, absent)
         trace, process = _traced(bench, station, absent)
         counted, dispatch = _counted(bench, absent)
         standing = _memory(bench, trace, process, dispatch, absent)
-        energy, warnings = _energy(bench, station, absent)
-        kinds = _kinds(bench, absent)  # last: a capture that fails may leave the device unusable
+        kinds = _kinds(bench, samples, absent)  # last: a capture that fails may leave the device unusable
     backend = subject.operator.backend(trace.ran)
     if backend is None:
         absent["backend"] = "the operator has one implementation"
@@ -45,7 +52,8 @@ def account(bench: Bench, station: Station) -> dict[str, Any]:
         "energy_j": energy,
         "backend": backend,
         "dispatch": _dispatched(bench, dispatch, trace.ran),
-        "warnings": warnings,
+        "conditions": {"energy_warnings": of_energy} if of_energy else {},
+        "warnings": _exposed(bench),
         "absent": absent,
     }
 
@@ -53,7 +61,7 @@ def account(bench: Bench, station: Station) -> dict[str, Any]:
 def _traced(bench: Bench, station: Station, absent: Absent) -> tuple[memory.Trace, int | None]:
     """One call under the profiler, and what the process holds at its peak."""
     device = bench.subject.cell.workload.device
-    call = bench.subject.call(bench.function)
+    call = bench.call
     found: list[memory.Trace] = []
     if device.startswith("cuda"):
         found.append(memory.trace_call(call, device=device))
@@ -79,7 +87,7 @@ def _memory(bench: Bench, trace: memory.Trace, process: int | None, dispatch: Di
         saved = _if_it_fits(lambda: memory.saved_bytes(lambda: bench.function(*subject.inputs), standing=bench.standing))
     plans: int | str = "a CPU has no cuFFT"
     if device.startswith("cuda"):
-        plans = _if_it_fits(lambda: memory.plan_bytes(device, subject.call(bench.function)))
+        plans = _if_it_fits(lambda: memory.plan_bytes(device, bench.call))
     absent |= {f"memory_bytes.{name}": why for name, why in (("saved", saved), ("cufft_plans", plans)) if isinstance(why, str)}
     if trace.reserved_bytes is None:
         absent["memory_bytes.reserved"] = "a CPU has no reserving allocator"
@@ -106,7 +114,11 @@ def _if_it_fits(measure: Callable[[], int | str]) -> int | str:
     except Exception as error:
         if not out_of_memory(error):
             raise
-        return "no memory was left to measure it beside the cell"
+        return NO_MEMORY
+
+
+def _why_not(error: Exception, otherwise: str) -> str:
+    return NO_MEMORY if out_of_memory(error) else f"{otherwise}: {type(error).__name__}"
 
 
 def _counted(bench: Bench, absent: Absent) -> tuple[dict[str, float | None], Dispatch | None]:
@@ -121,14 +133,14 @@ def _counted(bench: Bench, absent: Absent) -> tuple[dict[str, float | None], Dis
             by_torch, counted_in = flops.count_torch(subject.counted_call)
         dispatch = watcher.result()
     except Exception as error:  # some operators run under no dispatch mode at all, flex_attention among them
-        absent["flops.torch"] = absent["dispatch"] = f"torch's counter cannot follow it: {type(error).__name__}"
+        absent["flops.torch"] = absent["dispatch"] = _why_not(error, "torch's counter cannot follow it")
     if subject.trains:
         absent["flops.fvcore"] = "fvcore sees no backward pass"
     else:
         try:
             by_fvcore = flops.count_fvcore(subject.module, subject.function, subject.inputs)
         except Exception as error:  # fvcore traces through torch.jit, which not every module survives
-            absent["flops.fvcore"] = f"fvcore cannot trace it: {type(error).__name__}"
+            absent["flops.fvcore"] = _why_not(error, "fvcore cannot trace it")
     coverage = by_torch / analytic if analytic and by_torch is not None else None
     if coverage is None:
         absent["flops.coverage"] = "nothing to compare: " + (absent.get("flops.torch") or "the operator states no cost")
@@ -143,7 +155,11 @@ def _dispatched(bench: Bench, dispatch: Dispatch | None, ran: frozenset[str]) ->
     """Which kernels and dtypes ran, and what torch.compile made of the function; None where the call cannot be watched."""
     if dispatch is None:
         return None
-    return dispatch.record(bench.compiled.proof(ran).record() if bench.compiled else None)
+    if bench.compiled is None:
+        return dispatch.record()
+    # The dispatch was watched on the function that is not compiled: inductor may have put another attention in its place.
+    kernels = sorted({KERNELS[name] for name in (one.removeprefix("aten::") for one in ran) if name in KERNELS})
+    return dispatch.record(bench.compiled.proof(ran).record()) | {"attention": ", ".join(kernels) or None}
 
 
 def _traffic(bench: Bench, parameters: int | None) -> float:
@@ -166,7 +182,7 @@ def _energy(bench: Bench, station: Station, absent: Absent) -> tuple[float | Non
     device = bench.subject.cell.workload.device
     try:
         found = measure_energy(
-            bench.subject.call(bench.function),
+            bench.call,
             station.meter,
             seconds_a_call=bench.call_seconds,
             device=device,
@@ -179,15 +195,30 @@ def _energy(bench: Bench, station: Station, absent: Absent) -> tuple[float | Non
     return found.joules_a_call, found.warnings
 
 
-def _kinds(bench: Bench, absent: Absent) -> dict[str, Any] | None:
+def _kinds(bench: Bench, samples: dict[str, list[float]], absent: Absent) -> dict[str, Any] | None:
     """Latency of the kinds beside the headline's, each with the interval of its median; null on a CPU, which has one."""
     if not isinstance(bench.sampler, GpuSampler):
         absent["latency_kinds_s"] = ONE_KIND
         return None
-    samples, why = bench.sampler.kinds()
-    absent |= {f"latency_kinds_s.{kind}": reason for kind, reason in why.items()}
+    if bench.call_seconds > LONG_SECONDS:
+        absent |= dict.fromkeys((f"latency_kinds_s.{kind}" for kind in ("warm", "graph", "host")), LONG)
+        return dict.fromkeys(GPU_KINDS)
+    graph = bench.sampler.graph()
+    if isinstance(graph, str):
+        absent["latency_kinds_s.graph"] = graph
+    else:
+        samples = samples | {"graph": graph}
     absent["latency_kinds_s.cold"] = "the headline: see latency_s"
     return {kind: _kind(samples[kind]) if kind in samples else None for kind in GPU_KINDS}
+
+
+def _exposed(bench: Bench) -> list[str]:
+    """The warning that a GPU's figure holds time of the host."""
+    sampler = bench.sampler
+    if not isinstance(sampler, GpuSampler) or sampler.exposed <= EXPOSED_SHARE * sampler.taken:
+        return []
+    share = 100 * sampler.exposed / sampler.taken
+    return [f"launch-bound: in {share:.0f}% of the samples the host was still launching; see latency_kinds_s.graph, or try --compile"]
 
 
 def _kind(samples: list[float]) -> dict[str, float | int]:

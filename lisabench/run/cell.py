@@ -128,7 +128,8 @@ class Bench:
             self.compiled = Compiled(self.subject.function) if cell.workload.compiled else None
             self.function = self.compiled.function if self.compiled else self.subject.function
             self.error, self.absent = self._check() if check else (None, {})
-            self.sampler = sampler_for(self.subject.call(self.function), device)
+            self.call = self.subject.call(self.function)
+            self.sampler = sampler_for(self.call, device)
             progress("warming up", None)
             if self.compiled and self.subject.trains:  # the first call with gradients compiles anew: that is what is timed
                 self.compiled.count_anew()

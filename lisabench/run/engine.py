@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from lisabench import provenance, registry
 from lisabench.journal import BUDGET, Journal, Record, blank_record, now
 from lisabench.measure import kept_peaks
-from lisabench.measure.latency import MINIMUM_SAMPLES, Limits
+from lisabench.measure.latency import Limits
 from lisabench.measure.roofline import product_dtype, roofline
 from lisabench.run.forecast import Forecast
 from lisabench.run.local import Progress, Worker
@@ -24,6 +25,7 @@ from lisabench.sweep import Cell
 
 # A cell that the budget cuts off gets at least this long: the first cells have no forecast.
 LEAST_SECONDS = 5.0
+HALF = ("bf16", "fp16")
 ENDS_A_SERIES = {"oom": "ran out of memory", "timeout": "went over the time limit"}
 
 
@@ -64,7 +66,7 @@ class _Run:
         self.forecast = Forecast(settings.limits)
         self.failed: dict[str, list[tuple[Cell, str]]] = {}
         self.statuses: Counter[str] = Counter()
-        self.done: set[str] = set()
+        self.done: dict[str, str] = {}  # cell -> status
         self.peaks: dict[str, float] = {}
         self.peaked: set[str] = set()
         self.best_sentinel: float | None = None
@@ -94,17 +96,13 @@ class _Run:
         )
         for cell in cells:
             self._open(visit, cell)
-        visit.rounds(lambda failure: self._fail(failure), enough=lambda: self._left() <= 0)
+        self._open_baseline(visit)
+        visit.rounds(self._fail, enough=lambda: self._left() <= 0)
         if visit.sentinels:
             self.best_sentinel = min(self.best_sentinel or np.inf, float(np.median(visit.sentinels)))
         for place in list(visit.places):
-            if len(place.rounds.samples) < MINIMUM_SAMPLES:
-                self._finish(place.cell, place.record, self._cut_off(place))
-                continue
-            try:
-                self._finish(place.cell, place.record, self._figures(visit, place))
-            except PlaceFailedError as failure:
-                self._fail(failure)
+            if place.cell.key not in self.done:  # else it is there for the ratios of the others only
+                self._finish(place.cell, place.record, self._figures(visit, place) if place.enough else self._cut_off(place))
         self.worker.close_cells()
 
     def _open(self, visit: Visit, cell: Cell) -> None:
@@ -127,17 +125,28 @@ class _Run:
             visit.drop(place)
             self._finish(cell, record, why)
 
+    def _open_baseline(self, visit: Visit) -> None:
+        """Where the baseline was measured before the run was stopped, it takes part again, unrecorded: ratios need common rounds."""
+        if visit.places and all(place.cell.op != self.settings.baseline for place in visit.places):
+            workload = visit.places[0].cell.workload
+            settled = (cell for cell in self.cells if cell.workload == workload and cell.op == self.settings.baseline)
+            for cell in settled:
+                if self.done.get(cell.key) == "ok":
+                    with contextlib.suppress(PlaceFailedError):
+                        visit.open(cell, {})
+
     def _ready(self, cell: Cell) -> None:
         """The worker, its environment in the journal, and the device's peaks for the cell's dtype."""
         self.worker.ready()
         environment = self.worker.environment
         if self.worker.environment_hash not in self.journal.environments and not self.settings.mix:
             provenance.check_same(self.journal.environments, environment, run=self.journal.run)
-        dtype = product_dtype(cell.workload.dtype, environment)
-        if dtype not in self.peaked:  # once a run: what a busy minute kept too low is mended by the next run
-            self.peaked.add(dtype)
+        # Once a run, whatever is kept: what a busy minute kept too low is mended by the next run.
+        wanted = {product_dtype(cell.workload.dtype, environment), *(["fp32"] if cell.workload.dtype in HALF else [])}
+        if not wanted <= self.peaked:
             self.observer.progress(cell, "measuring peaks", None)
-            self.peaks = kept_peaks.keep(environment, self.worker.peaks([dtype]))
+            self.peaks = kept_peaks.keep(environment, self.worker.peaks(sorted(wanted - self.peaked)))
+            self.peaked |= wanted
         self.journal.add_environment(self.worker.environment_hash, environment | {"peaks": self.peaks})
 
     def _figures(self, visit: Visit, place: Place) -> Record:
@@ -150,7 +159,7 @@ class _Run:
             found.pop("traffic_bytes"),
             found["latency_s"]["median"],
             peaks=self.peaks,
-            dtype=product_dtype(place.cell.workload.dtype, self.worker.environment),
+            dtype=self._peak_dtype(place.cell, found["dispatch"]),
             coverage=counted["coverage"],
         )
         if isinstance(limit, str):
@@ -165,13 +174,22 @@ class _Run:
             found["memory_bytes"]["resident"] = resident
         return found | {"roofline": None if isinstance(limit, str) else limit}
 
+    def _peak_dtype(self, cell: Cell, dispatch: dict[str, Any] | None) -> str:
+        """Under which peak a cell stands: that of its products' dtype, or of float32 where its FFTs, of which there are no shorter, are its work."""
+        by_fft = dispatch is not None and dispatch["fft_dtype"] == "float32"
+        return "fp32" if by_fft else product_dtype(cell.workload.dtype, self.worker.environment)
+
     def _progress(self, cell: Cell) -> Progress:
         return lambda phase, seconds: self.observer.progress(cell, phase, seconds)
 
     def _fail(self, failure: PlaceFailedError) -> None:
         place, outcome = failure.place, failure.outcome
-        if outcome["status"] == "timeout" and place.spent < self.settings.cell_timeout:
-            outcome = self._cut_off(place)
+        if place.cell.key in self.done:
+            return
+        if outcome["status"] == "timeout":
+            limit = self.settings.cell_timeout
+            went_over = f"over the time limit of {limit:.3g} s; a larger --cell-timeout, in a new run, lets it go on"
+            outcome = outcome | {"reason": went_over} if place.spent >= limit else self._cut_off(place)
         self._finish(place.cell, place.record, outcome)
 
     def _cut_off(self, place: Place) -> Record:
@@ -186,7 +204,7 @@ class _Run:
 
     def _close(self, cell: Cell, record: Record) -> None:
         """Takes in a record, old or new."""
-        self.done.add(cell.key)
+        self.done[cell.key] = record["status"]
         self.forecast.learn(cell, record)
         if record["status"] in ENDS_A_SERIES:
             self.failed.setdefault(cell.series, []).append((cell, record["status"]))

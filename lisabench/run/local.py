@@ -84,7 +84,9 @@ class Worker:
             return
         message = self._receive(time.monotonic() + START_SECONDS)
         if message is None or message.get("event") != "ready":
-            how = self._death() if message is None else "it did not start"
+            hangs = self._process is not None and self._process.poll() is None
+            how = f"it was not ready within {START_SECONDS:.0f} s" if hangs else self._death()
+            self.kill()
             raise WorkerFailedError(f"the measuring process failed at its start ({how}); try `python -c 'import torch'`")
         self.environment, self.environment_hash = message["environment"], message["hash"]
 
@@ -106,13 +108,13 @@ class Worker:
             self._ask({"do": "close"}, timeout=START_SECONDS, progress=lambda *_: None)
 
     def peaks(self, dtypes: Sequence[str]) -> dict[str, float]:
-        """The device's measured peaks: FLOP/s of a large product for each dtype, bytes/s of a copy."""
+        """The device's measured peaks: FLOP/s of a large product for each dtype, bytes/s of a copy; none where they cannot be had."""
         result = self._ask({"do": "peaks", "dtypes": list(dtypes)}, timeout=START_SECONDS, progress=lambda *_: None)
-        if "status" in result:
-            raise WorkerFailedError(f"the peaks could not be measured: {result['reason']}")
-        return result
+        return {} if "reason" in result else result
 
     def _ask(self, task: dict[str, Any], *, timeout: float, progress: Progress) -> dict[str, Any]:
+        if self._process is not None and self._process.poll() is not None:  # it died idle: what is asked now is not to blame
+            self.kill()
         self.ready()
         assert self._channel is not None
         deadline = time.monotonic() + timeout

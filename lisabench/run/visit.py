@@ -14,8 +14,9 @@ from typing import Any
 
 from lisabench.journal import Record
 from lisabench.measure.conditions import Load, conditions, gpu_conditions, sentinel_conditions
-from lisabench.measure.latency import Limits, Rounds, paired_ratio
+from lisabench.measure.latency import ROUNDS, Limits, Rounds, paired_ratio
 from lisabench.measure.nvml import GpuState
+from lisabench.results import FIGURES
 from lisabench.run.local import Progress, Worker
 from lisabench.sweep import Cell
 
@@ -31,6 +32,18 @@ class Place:
     load: Load = field(default_factory=Load)
     states: list[GpuState] = field(default_factory=list)
     spent: float = 0.0
+
+    @property
+    def enough(self) -> bool:
+        """Whether its rounds make a figure."""
+        return len(self.rounds.rounds) >= ROUNDS
+
+
+def uncounted(why: str) -> dict[str, Any]:
+    """What the accounting gives where it failed: every figure absent, for the same reason."""
+    figures: dict[str, Any] = dict.fromkeys(("latency_kinds_s", "energy_j", "backend", "dispatch", "traffic_bytes"))
+    groups = {name: dict.fromkeys(FIGURES[name]) for name in ("memory_bytes", "flops")}
+    return {"status": "ok"} | figures | groups | {"conditions": {}, "warnings": [], "absent": dict.fromkeys((*figures, *groups), why)}
 
 
 class PlaceFailedError(Exception):
@@ -69,25 +82,38 @@ class Visit:
         self.places.remove(place)
 
     def rounds(self, failed: Callable[[PlaceFailedError], None], *, enough: Callable[[], bool]) -> None:
-        """Rounds in random order until no cell wants more or `enough()`; a cell that fails is dropped, and told to `failed`."""
+        """Rounds in random order until no cell wants more or `enough()`; a cell that fails is dropped, and told to `failed`.
+
+        The baseline takes part as long as any cell does, so that every round has a ratio.
+        """
         order = Random(f"{self.seed} {self.places[0].cell.workload}" if self.places else self.seed)
         while (wanting := [place for place in self.places if not place.rounds.stopped_by()]) and not enough():
             self._sentinel()
+            wanting += [place for place in self.places if place.cell.op == self.baseline and place not in wanting]
             order.shuffle(wanting)
             for place in wanting:
+                if place.enough and enough():
+                    continue
                 try:
                     self._round(place)
                 except PlaceFailedError as failure:
-                    self.drop(place)
-                    failed(failure)
+                    if failure.outcome["status"] == "timeout" and place.enough:
+                        place.rounds.cut_short = True
+                    else:
+                        self.drop(place)
+                        failed(failure)
         if self.places:
             self._sentinel()
 
     def account(self, place: Place, *, best_sentinel: float | None) -> dict[str, Any]:
-        """The measured fields of a cell's record, after the rounds. PlaceFailedError where the accounting fails."""
-        found = self._request("account", place)
+        """The measured fields of a cell's record, after the rounds; an accounting that fails costs no latency."""
+        try:
+            found = self._request("account", place)
+        except PlaceFailedError as failure:
+            found = uncounted(f"the accounting failed: {failure}")
         latency = place.rounds.latency()
         told, warnings = self._conditions(place, best_sentinel)
+        told |= found.pop("conditions")
         latency.warnings.extend(warnings + found.pop("warnings"))
         ratio, why = self._ratio(place)
         absent = place.record["absent"] | found["absent"] | ({"ratio": why} if why else {})
@@ -99,7 +125,14 @@ class Visit:
             self.sentinels.append(seconds)
 
     def _round(self, place: Place) -> None:
-        sampled = self._request("sample", place, seconds=place.rounds.slice_seconds())
+        seconds = place.rounds.slice_seconds()
+        try:
+            sampled = self._request("sample", place, seconds=seconds)
+        except PlaceFailedError as failure:
+            if failure.outcome["status"] != "crash" or len(self.places) == 1:
+                raise
+            # Another cell of the visit may have done the damage: in the new process this one is alone.
+            sampled = self._request("sample", place, seconds=seconds)
         place.rounds.add(sampled["samples"], sampled["seconds"])
         place.states += [GpuState(**state) for state in sampled["states"]]
         load = Load(**sampled["load"])
@@ -108,7 +141,9 @@ class Visit:
 
     def _conditions(self, place: Place, best_sentinel: float | None) -> tuple[dict[str, Any], list[str]]:
         environment = self.worker.environment
-        told, warnings = conditions(place.load, self.load, threads=environment["cpu"]["threads"])
+        # On a GPU one thread of the host launches.
+        threads = 1 if place.cell.workload.device != "cpu" else environment["cpu"]["threads"]
+        told, warnings = conditions(place.load, self.load, threads=threads)
         gpu = environment.get("gpu") or {}
         clock = gpu.get("default_sm_clock_mhz") or gpu.get("max_sm_clock_mhz")
         sentinel = self.sentinels[: len(place.rounds.rounds) + 1]
@@ -134,6 +169,7 @@ class Visit:
         return {"baseline": self.baseline} | asdict(ratio), ""
 
     def _request(self, do: str, place: Place, **more: Any) -> dict[str, Any]:
+        self.worker.ready()  # a new process for another cell's crash is not this one's time
         started = time.monotonic()
         result = self.worker.request(
             do,

@@ -102,15 +102,23 @@ class _Bay:
         if task["do"] == "close":
             self._close()
             return {}
-        if task["do"] == "sentinel":
-            return {"seconds": self.station.sentinel()}
-        if task["do"] == "peaks":
-            from lisabench.measure.peaks import measure_peaks
-
-            found = measure_peaks(self.device, dtypes=tuple(task["dtypes"]))
-            self._give_back()
-            return found
+        if task["do"] in ("sentinel", "peaks"):
+            return self._of_the_machine(task)
         return self._guarded(task)
+
+    def _of_the_machine(self, task: dict[str, Any]) -> dict[str, Any]:
+        """A figure of the device itself; one that cannot be had costs no cell."""
+        from lisabench.measure.peaks import measure_peaks
+
+        try:
+            if task["do"] == "sentinel":
+                return {"seconds": self.station.sentinel()}
+            return measure_peaks(self.device, dtypes=tuple(task["dtypes"]))
+        except Exception as error:  # no memory, most likely: others use the device too
+            return {"reason": _first_line(error)}
+        finally:
+            if task["do"] == "peaks":
+                self._give_back()
 
     def _guarded(self, task: dict[str, Any]) -> dict[str, Any]:
         from lisabench.errors import LisaBenchError
@@ -134,6 +142,9 @@ class _Bay:
             else:
                 failed = {"status": "error", "reason": f"{type(error).__name__}: {_first_line(error)}"}
         self.benches.pop(cell.key, None)
+        if failed["status"] == "oom" and self.benches:  # alone it may fit: the others are built anew when they are wanted
+            self._close()
+            return self._guarded(task)
         self._give_back()
         return failed
 
@@ -186,10 +197,12 @@ class _Bay:
     def _hold(self, key: str) -> None:
         """Drops a bench again where those that are open take much of the memory."""
         from lisabench.measure.environment import available_memory
-        from lisabench.measure.memory import bytes_of
+        from lisabench.measure.memory import bytes_of, kept_bytes
 
         whole = available_memory() if self.device == "cpu" else _gpu_memory(self.device)
-        if bytes_of(tensor for bench in self.benches.values() for tensor in bench.standing) > HELD_SHARE * whole:
+        benches = self.benches.values()
+        held = bytes_of(tensor for bench in benches for tensor in bench.standing) + sum(kept_bytes(b.subject.module) for b in benches)
+        if held > HELD_SHARE * whole:
             del self.benches[key]
             self._give_back()
 

@@ -95,3 +95,11 @@ def test_nothing_usable_is_an_error(base: list[float], new: list[float]) -> None
 def test_bad_settings_are_an_error(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match="threshold"):
         compare([1.0], [1.0], **settings)
+
+
+def test_intervals_that_touch_withhold_the_verdict_that_samples_alone_would_give() -> None:
+    """Samples 10% apart, each run of one mood: the recorded intervals know what moved between rounds."""
+    base, new = [1.0 + 1e-4 * k for k in range(50)], [1.1 + 1e-4 * k for k in range(50)]
+    assert compare(base, new).verdict == "slower"
+    assert compare(base, new, intervals=((0.9, 1.12), (1.0, 1.2))).verdict == "can't tell"
+    assert compare(base, new, intervals=((0.99, 1.01), (1.09, 1.12))).verdict == "slower"

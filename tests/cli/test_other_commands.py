@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SMALL, only_error
+from rich.console import Console
+from rich.table import Table
 
 from lisabench import registry
+from lisabench.cli import console
+from lisabench.cli.compare import compare
 from lisabench.journal import Journal, blank_record
+from lisabench.render.terminal import plan_table
+from lisabench.workload import MODES, Grid, Workload, most_square
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,21 +92,22 @@ def test_report_of_nothing(lisabench: Run, tmp_path: Path) -> None:
     assert "is no run" in only_error(done)
 
 
-def made_run(path: Path, medians: dict[int, float], *, device_name: str = "a CPU", spread: float = 0.01) -> None:
-    """A run of written-down samples, as a sweep would leave it."""
-    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {"linear": {"given": {}}}, "cells": []}) as journal:
+def made_run(
+    path: Path,
+    medians: dict[int, float],
+    *,
+    op: str = "linear",
+    device_name: str = "a CPU",
+    spread: float = 0.01,
+    axes: Sequence[dict[str, Any]] = ({},),
+) -> None:
+    """A run of written-down samples, as a sweep would leave it, with a cell for each of the axes at each number of tokens."""
+    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {op: {"given": {}}}, "cells": []}) as journal:
         journal.add_environment("e", {"device_name": device_name, "machine": "x", "cpu": {"threads": 1}})
-        for tokens, median in medians.items():
+        for (tokens, median), of in itertools.product(medians.items(), axes):
             samples = [median * (1 + spread * (i % 11 - 5) / 5) for i in range(40)]
-            fields: dict[str, Any] = {
-                "cell": str(tokens),
-                "op": "linear",
-                "options": {},
-                "tokens": tokens,
-                "batch": 1,
-                "mode": "forward",
-                "dtype": "fp32",
-            }
+            workload = Workload(**{"grid": most_square(tokens), **of})
+            fields: dict[str, Any] = {"cell": f"{tokens} {of}", "op": op, "options": {}} | workload.record_fields()
             latency = {"median": median, "ci_low": median * 0.999, "ci_high": median * 1.001, "samples": samples, "warnings": []}
             journal.append(blank_record(fields) | {"status": "ok", "latency_s": latency, "environment": "e"})
 
@@ -117,6 +126,58 @@ def test_compare(lisabench: Run, tmp_path: Path) -> None:
     assert "1 of 3 cells are slower" in only_error(done)
     assert "1 faster" in done.stdout
     assert lisabench("compare", "base", "new", "--fail-on", "slower", "--threshold", "50%").returncode == 0
+
+
+@pytest.mark.parametrize("columns", [60, 110])
+def test_the_table_of_compare_tells_cells_apart_and_fits(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = [{"dtype": dtype, "dim": dim} for dtype in ("fp32", "bf16") for dim in (64, 192)]
+    for name, median in (("base", 1.0), ("new", 1.5)):
+        made_run(tmp_path / name, {64: median}, op="experiments/variants/mine.py:CrossCovarianceAttention", axes=axes)
+    screen = Console(width=columns, file=io.StringIO(), record=True)
+    monkeypatch.setattr(console, "results", lambda: screen)
+    compare(tmp_path / "base", tmp_path / "new")
+    text = screen.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
+    assert "…" not in text
+    assert "experiments" not in text
+    assert "batch" not in text
+    assert text.count("slower") == text.count(" 1.50  ") == 4
+    assert text.count("bf16") == text.count("fp32") == 2
+    assert ("left out on 60 columns: base, new" in text) is (columns == 60)
+
+
+@pytest.mark.parametrize("columns", [60, 110])
+def test_the_plan_names_what_varies_and_fits(columns: int) -> None:
+    shapes = [Workload(grid=Grid(64, 64), dim=dim, heads=heads, mode=mode) for dim, heads in ((96, 3), (768, 12)) for mode in MODES]
+    rows = [{"op": "a/b.py:Mine", "predicted_flops": 1e9, "predicted_bytes": 1e6} | of.record_fields() for of in shapes]
+    screen = Console(width=columns, file=io.StringIO(), record=True)
+    screen.print(console.fitting(screen, lambda omitted: plan_table(rows, omitted=omitted), ("grid", "FLOP", "memory"), whole="--json"))
+    text = screen.export_text()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
+    assert "…" not in text
+    assert "b.py" not in text
+    assert text.count("Mine") == 4
+    assert text.count("768") == text.count(" 12 ") == 2
+    assert "fp32" in text.splitlines()[1], "what does not vary is told once"
+    assert text.count("fp32") == 1
+
+
+def test_columns_that_were_left_out_are_named_once_and_only_if_they_were_there() -> None:
+    def draw(omitted: Sequence[str]) -> Table:
+        table = Table()
+        for name in {"kept": 1, "wide": 1, "held": 1}:
+            if name not in omitted or name == "held":
+                table.add_column(name, no_wrap=True)
+        table.add_row(*["x" * 20] * len(table.columns))
+        return table
+
+    said = {}
+    for width in (40, 100):
+        screen = Console(width=width, file=io.StringIO(), record=True)
+        screen.print(console.fitting(screen, draw, ("absent", "wide", "held"), whole="results.csv"))
+        said[width] = screen.export_text()
+    assert "left out on 40 columns: wide; results.csv has all" in " ".join(said[40].split())
+    assert "left out" not in said[100]
 
 
 def test_compare_of_different_machines_is_refused_unless_told(lisabench: Run, tmp_path: Path) -> None:

@@ -95,6 +95,18 @@ def test_laws_on_a_device(lisabench: Run) -> None:
     assert {json.loads(line)["holds"] for line in done.stdout.splitlines()} == {True}
 
 
+def test_one_broken_law_of_a_file_in_a_folder_with_brackets(lisabench: Run, tmp_path: Path, own_operators: Path) -> None:
+    (tmp_path / "[x]").mkdir()
+    own_operators.rename(tmp_path / "[x]" / "own.py")
+    done = lisabench("verify", "--op", "[x]/own.py:NotANumber")
+    assert done.returncode == 1
+    assert all(line.startswith("NotANumber ") for line in done.stdout.splitlines())
+    broken = done.stdout.count("BROKEN")
+    assert f"{broken} law{'s are' if broken > 1 else ' is'} broken" in only_error(done)
+    named = {json.loads(line)["op"] for line in lisabench("verify", "--op", "[x]/own.py:NotANumber", "--json").stdout.splitlines()}
+    assert named == {"[x]/own.py:NotANumber"}
+
+
 def test_a_device_that_is_no_device(lisabench: Run) -> None:
     done = lisabench("verify", "--device", "tpu")
     assert done.returncode == 2

@@ -12,19 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import measure
 
 from lisabench import registry
 from lisabench.contract import Grid, Workload
-from lisabench.measure.latency import KEPT_SAMPLES, MINIMUM_SAMPLES, Limits
+from lisabench.measure.latency import KEPT_SAMPLES, MINIMUM_SAMPLES
 from lisabench.measure.numerics import TOLERANCES
 from lisabench.measure.samplers import GPU_KINDS
 from lisabench.run.local import Worker
-from lisabench.run.visit import PlaceFailedError, Visit
 from lisabench.sweep import Cell
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 DEVICE = "cuda:0"
-LIMITS = Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01)
 # Each dtype meets each mode and each scope, and each mode each scope, in half as many cells as the product has.
 COMBINED = [("fp32", "forward", "mixing"), ("fp32", "train", "layer"), ("bf16", "forward", "layer"), ("bf16", "train", "mixing")]
 
@@ -38,27 +37,6 @@ def worker() -> Iterator[Worker]:
 def cell(op: str, options: dict[str, Any] | None = None, **workload: Any) -> Cell:
     workload = {"grid": Grid(20, 21), "dim": 64, "heads": 2, "device": DEVICE} | workload
     return Cell(op=op, options=registry.load(op).resolve(options or {}), workload=Workload(**workload))
-
-
-def measure(worker: Worker, of: Cell, timeout: float = 120) -> dict[str, Any]:
-    """What a visit to this cell alone finds, or the status and reason of its failure."""
-    visit = Visit(
-        worker=worker,
-        limits=LIMITS,
-        seed=0,
-        baseline=None,
-        progress=lambda _: lambda *_: None,
-        time_left=lambda spent: timeout - spent,
-    )
-    failures: list[PlaceFailedError] = []
-    try:
-        place = visit.open(of, {})
-        visit.rounds(failures.append, enough=lambda: False)
-        return failures[0].outcome if failures else place.record | visit.account(place, best_sentinel=None)
-    except PlaceFailedError as failure:
-        return failure.outcome
-    finally:
-        worker.close_cells()
 
 
 def own(folder: Path, body: str) -> str:

@@ -207,7 +207,8 @@ def state(**figures: Any) -> GpuState:
 def test_a_gpu_s_first_and_last_state_are_told() -> None:
     told, warnings = gpu_conditions([state(), state(sm_clock_mhz=300), state(temperature_c=60)], clock=1980)
     assert told == {"sm_clock_mhz": [1900, 1900], "temperature_c": [40, 60], "power_w": [300.0, 300.0], "throttle": [(), ()]}
-    assert warnings == []
+    assert [warning.partition(":")[0] for warning in warnings] == ["throttled"]  # of the state between
+    assert "300 MHz" in warnings[0]
 
 
 @pytest.mark.parametrize(

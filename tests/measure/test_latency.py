@@ -137,3 +137,24 @@ def test_what_a_call_raises_comes_through_and_collection_is_on_again() -> None:
     with pytest.raises(ZeroDivisionError):
         measure_latency(lambda: 1 / 0)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    ("call_s", "within", "between"),
+    [(1e-3, 0.05, 0.0), (1e-3, 0.02, 0.03), (1e-4, 0.02, 0.01), (0.3, 0.02, 0.0)],
+    ids=["independent samples", "rounds that differ", "fast call", "slow call"],
+)
+def test_the_interval_holds_the_truth_as_often_as_it_says(call_s: float, within: float, between: float) -> None:
+    """Under the stop rule, which ends when the interval is narrow: simulated samples, spread within and between rounds."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(150):
+        found = Rounds(Limits(seconds=1.0))
+        while not found.stopped_by():
+            seconds = found.slice_seconds()
+            count = max(2, int(seconds / call_s))
+            mood = between * random.standard_normal()
+            found.add(list(call_s * np.exp(mood + within * random.standard_normal(count))), max(seconds, 2 * call_s))
+        latency = found.latency()
+        held += latency.ci_low <= call_s <= latency.ci_high
+    assert held / 150 >= 0.93  # 0.95 less what 150 draws leave open

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from field_figures import STYLES, FieldFigure, lines, note, texts
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from lisabench.render import error, figures, page
-from lisabench.render.palette import CVPR_COLUMN, CVPR_FULL, Style, looks
+from lisabench.render import error, figures
+from lisabench.render.palette import CVPR_FULL, Style, looks
 
 FIVE = ("lisa", "softmax", "softmax_dense", "performer", "linear")
 TWELVE = (*FIVE, "softmax_rpe", "nprf", "topvit", "urpe", "rsa", "gfnet", "afno")
@@ -54,50 +52,11 @@ CASES = {
     "options": pd.concat([records(), records(("lisa",)).assign(label="lisa (boundary=periodic, engine=fft, patterns=8)")]),
     "six-panels": pd.concat([records(mode=mode, batch=batch) for mode in ("forward", "train") for batch in (1, 8, 32)]),
 }
-STYLES = pytest.mark.parametrize("style", [CVPR_FULL, CVPR_COLUMN], ids=["full", "column"])
-
-
-@functools.cache
-def _drawn(case: str, style: Style) -> Figure:
-    figure = error.draw(CASES[case], style=style)
-    assert figure is not None
-    figure.canvas.draw()
-    return figure
+FIGURE = FieldFigure(name="error", draw=error.draw, cases=CASES)
 
 
 def drawn(case: str, style: Style = CVPR_FULL) -> Figure:
-    """A case's figure, rendered. It is only looked at, so the tests share it."""
-    return _drawn(case, style)
-
-
-def texts(figure: Figure, kind: str = "") -> list[Any]:
-    """The texts of a figure that are drawn, those whose gid begins with a kind."""
-    found = list(figure.texts)
-    for axes in figure.axes:
-        found += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    return [text for text in found if text.get_text() and (text.get_gid() or "").startswith(kind)]
-
-
-def lines(figure: Figure, gid: str) -> list[Line2D]:
-    return [line for line in figure.findobj(Line2D) if line.get_gid() == gid]
-
-
-def note(figure: Figure) -> str:
-    return str(texts(figure, "footnote")[0].get_text()).replace("\n", " ")
-
-
-@STYLES
-@pytest.mark.parametrize("case", CASES)
-def test_no_text_touches_another_or_leaves_the_figure(case: str, style: Style) -> None:
-    figure = drawn(case, style)
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
-    for text, box in boxes:
-        assert min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1) >= 0, f"{text!r} is clipped: {box}"
-    for (one, box), (other, another) in itertools.combinations(boxes, 2):
-        # Half a pixel of a rounded box is not an overlap.
-        across = min(box.x1, another.x1) - max(box.x0, another.x0)
-        along = min(box.y1, another.y1) - max(box.y0, another.y0)
-        assert across <= 0.5 or along <= 0.5, f"{one!r} and {other!r} overlap by {across:.1f} x {along:.1f} pixels"
+    return FIGURE.drawn(case, style)
 
 
 @STYLES
@@ -225,23 +184,3 @@ def test_nothing_is_drawn_where_there_are_no_figures(frame: pd.DataFrame, tmp_pa
     assert error.draw(frame) is None
     figures.write_figures(frame, tmp_path, formats=("svg",))
     assert not (tmp_path / "error.svg").exists()
-
-
-def test_files_are_the_same_bytes_whatever_the_order_of_rows_and_the_users_settings(tmp_path: Path) -> None:
-    def save(frame: pd.DataFrame, name: str) -> list[bytes]:
-        figure = error.draw(frame, baseline="softmax")
-        assert figure is not None
-        return [path.read_bytes() for path in page.save(figure, tmp_path / name, "error", ("pdf", "png", "svg"))]
-
-    frame = CASES["dtypes"]
-    first = save(frame, "a")
-    with mpl.rc_context({"lines.linewidth": 9, "font.family": "monospace", "pdf.fonttype": 3, "savefig.dpi": 30}):
-        assert save(frame.sample(frac=1, random_state=1), "b") == first
-
-
-def test_write_figures_writes_it_with_fonts_a_publisher_takes(tmp_path: Path) -> None:
-    paths = figures.write_figures(CASES["dtypes"], tmp_path)
-    assert {"error.pdf", "error.png"} <= {path.name for path in paths}
-    held = (tmp_path / "error.pdf").read_bytes()
-    assert b"/Type3" not in held
-    assert b"/CIDFontType2" in held

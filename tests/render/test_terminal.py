@@ -63,13 +63,18 @@ def test_rows_are_grouped_by_workload_the_fastest_first_with_its_ratio() -> None
 
 
 def test_paired_ratios_shares_of_the_limit_and_errors_are_shown_where_they_are_known() -> None:
-    known = {"ratio": {"median": 3.5}, "roofline": {"share": 0.256}, "relative_error": 2.5e-7, "energy_j": 0.0012}
+    known = {
+        "ratio": {"median": 3.5, "ci_low": 3.4, "ci_high": 3.6},
+        "roofline": {"share": 0.256},
+        "relative_error": 2.5e-7,
+        "energy_j": 0.0012,
+    }
     made = run([record("lisa", 256, 2e-3, **known), record("softmax", 256, 1e-3)])
     text = shown(results_table(made))
     heading = next(line for line in text.splitlines() if "operator" in line)
     assert [word in heading for word in ("of limit", "error", "energy")] == [True] * 3
     line = next(line for line in text.splitlines() if "lisa" in line)
-    assert [word in line for word in (" 3.50x", " 26%", " 2e-07", " 1.20 mJ")] == [True] * 4
+    assert [word in line for word in (" 3.50x", " 26%", " 2e-07", " 1.20 mJ", " ±2.9%")] == [True] * 5
     assert not any("~ " in str(line) for line in notes(made))
     unpaired = run([record("lisa", 256, 2e-3), record("softmax", 256, 1e-3)])
     assert "~2.00x" in shown(results_table(unpaired))

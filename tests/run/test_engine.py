@@ -77,6 +77,25 @@ def test_all_cells_once_and_in_order(tmp_path: Path, worker: Worker) -> None:
     assert watch.cells == []
 
 
+def test_a_baseline_that_is_settled_takes_part_again_for_the_ratios_of_a_resumed_run(tmp_path: Path, worker: Worker) -> None:
+    cells = plan("linear,softmax", "16")
+    before, _ = go(tmp_path / "run", [c for c in cells if c.op == "softmax"], worker, baseline="softmax")
+    after, watch = go(tmp_path / "run", cells, worker, resume=True, baseline="softmax")
+    assert watch.cells == [c.key for c in cells if c.op == "linear"]
+    assert after[:1] == before
+    assert [r["op"] for r in after] == ["softmax", "linear"]
+    assert after[1]["ratio"]["baseline"] == "softmax"
+
+
+def test_a_budget_that_ends_before_six_rounds_leaves_no_figure(tmp_path: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many samples of one round are no figure."""
+    left = iter([9.0] * 4 + [0.0] * 99)
+    monkeypatch.setattr("lisabench.run.engine._Run._left", lambda self: next(left))
+    found, _ = go(tmp_path / "run", plan("linear", "16"), worker, budget=9.0)
+    assert [(r["status"], r["latency_s"]) for r in found] == [("skipped", None)]
+    assert found[0]["reason"].startswith("budget: ")
+
+
 def test_larger_cells_of_a_series_that_ran_out_of_memory_are_skipped(tmp_path: Path, worker: Worker, own_operators: Path) -> None:
     cells = plan(f"{own_operators}:OutOfMemory,linear", "16,25,36", (1, 2))
     found, _ = go(tmp_path / "run", cells, worker)

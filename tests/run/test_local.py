@@ -12,15 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import measure
 
 from lisabench import registry
 from lisabench.contract import Grid, Workload
-from lisabench.measure.latency import KEPT_SAMPLES, MINIMUM_SAMPLES, Limits
+from lisabench.measure.latency import KEPT_SAMPLES, MINIMUM_SAMPLES
 from lisabench.run.local import Worker
-from lisabench.run.visit import PlaceFailedError, Visit
 from lisabench.sweep import Cell
-
-LIMITS = Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +30,6 @@ def worker() -> Iterator[Worker]:
 def cell(op: str, **workload: Any) -> Cell:
     workload = {"grid": Grid(4, 4), "dim": 32, "heads": 2} | workload
     return Cell(op=op, options=registry.load(op).resolve({}), workload=Workload(**workload))
-
-
-def measure(worker: Worker, of: Cell, timeout: float = 60) -> dict[str, Any]:
-    """What a visit to this cell alone finds, or the status and reason of its failure."""
-    visit = Visit(
-        worker=worker,
-        limits=LIMITS,
-        seed=0,
-        baseline=None,
-        progress=lambda _: lambda *_: None,
-        time_left=lambda spent: timeout - spent,
-    )
-    failures: list[PlaceFailedError] = []
-    try:
-        place = visit.open(of, {})
-        visit.rounds(failures.append, enough=lambda: False)
-        return failures[0].outcome if failures else place.record | visit.account(place, best_sentinel=None)
-    except PlaceFailedError as failure:
-        return failure.outcome
-    finally:
-        worker.close_cells()
 
 
 @pytest.mark.parametrize("scope", ["mixing", "layer"])
