@@ -11,7 +11,7 @@ scale: $(INSTALLED)
 	$(BIN)/lisabench scale --op lisa $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # On a machine with an NVIDIA GPU, and with the Python that has torch and lisabench there: no .venv, nothing is fetched.
 # Without a GPU the program says so and exits 3, of which make, as of every failure, makes 2.
