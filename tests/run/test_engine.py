@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lisabench.errors import InputError
 from lisabench.journal import Journal, Record
 from lisabench.measure.latency import Limits
 from lisabench.presets import Shape
@@ -85,6 +87,19 @@ def test_a_baseline_that_is_settled_takes_part_again_for_the_ratios_of_a_resumed
     assert after[:1] == before
     assert [r["op"] for r in after] == ["softmax", "linear"]
     assert after[1]["ratio"]["baseline"] == "softmax"
+
+
+def test_a_run_of_another_machine_is_not_gone_on_with_unless_told_to(tmp_path: Path, worker: Worker) -> None:
+    first, second = plan("linear", "16,25")
+    go(tmp_path / "run", [first], worker)
+    stated = json.loads((tmp_path / "run" / "environment.json").read_text())
+    (known,) = stated.values()
+    elsewhere = known | {"device_name": "another CPU", "git": None, "host": "elsewhere"}
+    (tmp_path / "run" / "environment.json").write_text(json.dumps({"elsewhere": elsewhere}))
+    with pytest.raises(InputError, match=r"device_name \('another CPU' and .*--mix"):
+        go(tmp_path / "run", [first, second], worker, resume=True)
+    found, _ = go(tmp_path / "run", [first, second], worker, resume=True, mix=True)
+    assert [r["status"] for r in found] == ["ok", "ok"]
 
 
 def test_a_budget_that_ends_before_six_rounds_leaves_no_figure(tmp_path: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
