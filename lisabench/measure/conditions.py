@@ -24,7 +24,7 @@ from lisabench.measure.nvml import Gpu, GpuState, NvmlError, clock_warnings
 WAITED_SHARE, STOLEN_SHARE, BUSY_CORES, DRIFT = 0.05, 0.02, 0.25, 0.05
 BUSY_SHARE = 0.01  # of all cores: a large machine's own services
 SENTINEL_SIDE = {"cpu": 256, "cuda": 2048}
-SENTINEL_CALLS = 9
+SENTINEL_CALLS = 25
 PROC = Path("/proc")
 
 
