@@ -26,10 +26,13 @@ import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # run as a file, python looks beside it alone
+
+from benchmarks.gpu_folder import State
 
 ROOT = Path(__file__).resolve().parent.parent
 MINUTES, MOST_MINUTES = 20.0, 10_000
@@ -40,7 +43,6 @@ DRAWING_SECONDS = 25.0  # of a part's limit, what its own --budget leaves: the s
 # -P keeps the checkout off the path: the package there has its operators in another folder than the installed one.
 LISABENCH = "-P -m lisabench"
 PYTEST = "-P -m pytest -c OUT/pytest.ini --rootdir . -p no:cacheprovider --continue-on-collection-errors -m gpu tests"
-NEWLINE = "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +173,14 @@ def folder_name(gpu: str) -> str:
 
 def run_parts(parts: Sequence[Part], *, out: Path, seconds: float, machine: dict[str, Any]) -> int:
     """Runs the parts one after the other, each within its share of the seconds that are left; 0 where all ended well, else 1."""
-    state = State(out, machine)
+    state = State(out, machine, {part.name: part.words for part in PARTS})
     deadline = time.monotonic() + seconds
     every = []
     for place, part in enumerate(parts):
         share = part.minutes / sum(later.minutes for later in parts[place:])
         limit = share * (deadline - time.monotonic())
         if limit < LEAST_SECONDS:
-            state.note(part, ended := "not run: no time was left", limit=limit)
+            state.note(part.name, ended := "not run: no time was left", limit=limit)
         else:
             ended = run_part(part, out=out, limit=limit, state=state)
         every.append(ended)
@@ -192,7 +194,7 @@ def run_part(part: Part, *, out: Path, limit: float, state: State) -> str:
     if part.command == PYTEST:
         (out / "pytest.ini").write_text(pytest_settings())
     words = command_words(part, out, limit)
-    state.note(part, "running", limit=limit, words=words)
+    state.note(part.name, "running", limit=limit, words=words)
     started = time.monotonic()
     ended = "stopped"
     try:
@@ -215,7 +217,7 @@ def run_part(part: Part, *, out: Path, limit: float, state: State) -> str:
             finally:
                 end(process)
     finally:
-        state.note(part, ended, limit=limit, words=words, seconds=time.monotonic() - started)
+        state.note(part.name, ended, limit=limit, words=words, seconds=time.monotonic() - started)
     return ended
 
 
@@ -256,62 +258,6 @@ def pytest_settings() -> str:
         kept["timeout"] = project["timeout"]
     lines = {name: "".join(f"\n    {one}" for one in value) if isinstance(value, list) else value for name, value in kept.items()}
     return "".join(["[pytest]\n", *(f"{name} = {value}\n" for name, value in lines.items())])
-
-
-class State:
-    """parts.json and README.md of the folder; what an earlier call did is kept."""
-
-    def __init__(self, out: Path, machine: dict[str, Any]) -> None:
-        self.out, self.machine = out, machine
-        self.parts: dict[str, dict[str, Any]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self.parts = json.loads((out / "parts.json").read_text())
-
-    def note(self, part: Part, ended: str, *, limit: float, words: Sequence[str] = (), seconds: float | None = None) -> None:
-        """Writes down how a part stands, at once."""
-        self.parts[part.name] = {
-            "ended": ended,
-            "seconds": None if seconds is None else round(seconds, 1),
-            "limit_seconds": round(max(0.0, limit), 1),
-            "command": shlex.join(["python", *words]) if words else None,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        _write(self.out / "parts.json", json.dumps(self.parts, indent=1) + "\n")
-        _write(self.out / "README.md", readme(self.machine, self.parts))
-
-
-def _write(path: Path, text: str) -> None:
-    (unfinished := path.with_name(f".{path.name}.new")).write_text(text)
-    unfinished.replace(path)
-
-
-def readme(machine: dict[str, Any], parts: dict[str, dict[str, Any]]) -> str:
-    """What ran, how it ended, and the exact commands."""
-    rows, commands = [], []
-    for part in PARTS:
-        noted = parts.get(part.name, {"ended": "not run"})
-        seconds, limit = ("" if (value := noted.get(name)) is None else f"{value:.0f}" for name in ("seconds", "limit_seconds"))
-        commands += [noted["command"]] if noted.get("command") else []
-        rows.append(f"| {part.name} | {part.words} | {noted['ended']} | {seconds} | {limit} |")
-    return f"""# {machine["name"]}
-
-Written by `make gpu` with Python {machine["python"]}, torch {machine["torch"]}, CUDA {machine["cuda"]}.
-Each part is a process of its own; what it printed stands in `NAME.log`.
-
-| part | what | ended | seconds | limit, s |
-|---|---|---|---|---|
-{NEWLINE.join(rows)}
-
-The commands, from the repository's root and with it at the end of PYTHONPATH, PYTHONSAFEPATH=1; OUT is this folder:
-
-```
-{NEWLINE.join(commands)}
-```
-
-`tokens`, `train`, `batch`, `resolution` and `train-small` are runs of lisabench, each with its journal, its environment and
-its figures: `lisabench report OUT/tokens` draws one again. The four sweeps together cover tokens, resolution, batch, dtype
-and direction for every operator; what a sweep's budget did not allow stands in its journal as skipped.
-"""
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def test_a_part_over_its_time_is_ended_with_all_that_it_started(gpu: ModuleType,
         "import os, signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         'child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]); print(child.pid, flush=True); time.sleep(600)'
     )
-    state = gpu.State(tmp_path, MACHINE)
+    state = gpu.State(tmp_path, MACHINE, {part.name: part.words for part in gpu.PARTS})
     assert gpu.run_part(part(gpu, "hangs", code), out=tmp_path, limit=3.0, state=state) == "over its time, stopped"
     child = int((tmp_path / "hangs.log").read_text())
     deadline = time.monotonic() + 20
@@ -180,9 +180,9 @@ def test_the_folder_is_true_while_a_part_runs_and_after_a_stop(gpu: ModuleType, 
 
 
 def test_the_readme_states_commands_without_the_machine_s_paths(gpu: ModuleType, tmp_path: Path) -> None:
-    state = gpu.State(tmp_path, MACHINE)
+    state = gpu.State(tmp_path, MACHINE, {part.name: part.words for part in gpu.PARTS})
     for of in gpu.PARTS:
-        state.note(of, "ok", limit=100, words=gpu.command_words(of, tmp_path, 100), seconds=1.0)
+        state.note(of.name, "ok", limit=100, words=gpu.command_words(of, tmp_path, 100), seconds=1.0)
     told = (tmp_path / "README.md").read_text()
     assert told.startswith("# NVIDIA H200\n")
     assert "python -P -m lisabench scale --op all --device cuda" in told

@@ -2,104 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from scaling_figures import ALL, CASES, FIVE, MEASURED, NAN, drawn, lines, records, texts
 
-from lisabench.errors import InputError, RunError
+from lisabench.errors import InputError
 from lisabench.render import figures
 from lisabench.render.labels import spread
 from lisabench.render.palette import CVPR_COLUMN, contrast_with_white, looks, token_labels, value_ticks
-
-FIVE = ("lisa", "softmax", "softmax_dense", "performer", "linear")
-ALL = (
-    *FIVE, "softmax_rpe", "nprf", "topvit", "urpe", "rsa", "gfnet", "afno", "fnet", "nystrom", "linformer", "xcit", "efficientvit",
-    "focused", "agent", "cosformer", "soft", "lambda", "toeplitz", "hydra", "separable", "window", "sra", "identity", "pool", "depthwise",
-)  # fmt: skip
-SIZES = (256, 1024, 4096, 16384)
-NAN = float("nan")
-MEASURED = ["latency_s.median", "latency_s.ci_low", "latency_s.ci_high", "memory_bytes.transient", "flops.analytic"]
-
-
-def records(
-    ops: Sequence[str] = FIVE, tokens: Sequence[int] = SIZES, *, ends: dict[str, tuple[str, int]] | None = None, **axes: Any
-) -> pd.DataFrame:
-    """Made-up records of some growth; `ends` maps an operator to (status, tokens): so it ends, and what is larger was skipped."""
-    rows = []
-    for place, op in enumerate(ops):
-        power = 2 if op in ("softmax", "softmax_dense", "urpe") else 1.1
-        for count in tokens:
-            side = round(count**0.5)
-            status, at = (ends or {}).get(op, ("ok", 0))
-            row = {"op": op, "label": op, "scope": "mixing", "mode": "forward", "batch": 1, "height": side, "width": side, "tokens": count}
-            row |= {"dim": 192, "heads": 3, "dtype": "fp32", "device": "cpu", "device_name": "AMD EPYC, 2 threads", "reason": None}
-            row["status"] = "ok" if status == "ok" or count < at else status if count == at else "skipped"
-            size = (1 + place % 7) * count**power
-            row |= dict(zip(MEASURED, (size * 1e-9, size * 0.9e-9, size * 1.1e-9, size * 8, size * 40), strict=True))
-            rows.append(row | axes | ({} if row["status"] == "ok" else dict.fromkeys(MEASURED, NAN)))
-    return pd.DataFrame(rows)
-
-
-def panels(**axes: list[Any]) -> pd.DataFrame:
-    ends = {"softmax_dense": ("oom", 4096), "softmax": ("timeout", 16384)}
-    choices = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return pd.concat([records(ends=ends, **choice) for choice in choices])
-
-
-CASES = {
-    "two": records(("lisa", "softmax")),
-    "odd-sizes": records(tokens=(196, 256, 784, 1024, 3136, 4096, 12544, 16384), ends={"softmax_dense": ("oom", 12544)}),
-    "thirty": records(ALL, ends={"softmax_dense": ("oom", 4096), "urpe": ("oom", 4096), "rsa": ("timeout", 16384)}),
-    "six-panels": panels(mode=["forward", "train"], batch=[1, 8, 32]),
-    "devices": panels(
-        device_name=["AMD EPYC 9B14 96-Core Processor, 2 threads of 192, OMP passive", "NVIDIA H200"], dtype=["fp32", "bf16"]
-    ),
-    "options": pd.concat([records(), records(("lisa",)).assign(label="lisa (boundary=periodic, engine=fft, patterns=8)")]),
-    "long-name": records(("lisa", "experiments/attention/variants/my_own_operators.py:CrossCovarianceAttention")),
-    "all-at-once": records(FIVE, ends={"softmax_dense": ("oom", 256), "softmax": ("oom", 256), "linear": ("timeout", 1024)}),
-    "same-values": pd.concat([records(("lisa",)).assign(op=op, label=op) for op in FIVE]),
-    "one-point": records(tokens=(196,)),
-    "nothing": records().assign(status="unsupported"),
-}
-
-
-def texts(figure: Figure, kind: str = "") -> list[Any]:
-    """The texts of a figure that are drawn, those whose gid begins with a kind."""
-    found = list(figure.texts)
-    for axes in figure.axes:
-        found += [*axes.texts, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
-    return [text for text in found if text.get_text() and text.get_visible() and (text.get_gid() or "").startswith(kind)]
-
-
-def lines(figure: Figure, gid: str) -> list[Line2D]:
-    """The lines with a gid; with "kind:" those of a kind."""
-    found = [(line.get_gid() or "", line) for line in figure.findobj(Line2D)]
-    return [line for name, line in found if name == gid or (gid.endswith(":") and name.startswith(gid))]
-
-
-@functools.cache
-def _drawn(case: str, quantity: str, style: figures.Style) -> Figure:
-    figure = figures.draw(CASES[case], quantity, style=style)
-    figure.canvas.draw()
-    return figure
-
-
-def drawn(case: str, quantity: str = "latency", style: figures.Style = figures.CVPR_FULL) -> Figure:
-    """A case's figure, rendered. It is only looked at, so the tests share it."""
-    return _drawn(case, quantity, style)
 
 
 @pytest.mark.parametrize("style", [figures.CVPR_FULL, CVPR_COLUMN], ids=["full", "column"])
@@ -298,51 +216,6 @@ def test_unknown_names_are_told() -> None:
         figures.draw(CASES["two"], "latency", baseline="sofmax")
     with pytest.raises(InputError, match=r"unknown figure format 'jpeg'"):
         figures.save(Figure(), Path("nowhere"), "name", ["jpeg"])
-
-
-def test_files_are_the_same_bytes_whatever_the_order_of_rows_and_the_users_settings(tmp_path: Path) -> None:
-    frame = CASES["odd-sizes"]
-    first = figures.save(figures.draw(frame, "latency"), tmp_path / "a", "latency", ("pdf", "png", "svg"))
-    with mpl.rc_context({"lines.linewidth": 9, "font.family": "monospace", "pdf.fonttype": 3, "savefig.dpi": 30}):
-        shuffled = frame.sample(frac=1, random_state=1)
-        again = figures.save(figures.draw(shuffled, "latency"), tmp_path / "b", "latency", ("pdf", "png", "svg"))
-    assert [path.name for path in first] == ["latency.pdf", "latency.png", "latency.svg"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
-
-
-def test_write_figures_writes_every_quantity_with_fonts_a_publisher_takes(tmp_path: Path) -> None:
-    paths = figures.write_figures(CASES["odd-sizes"], tmp_path / "figures", baseline="softmax")
-    assert sorted(path.name for path in paths) == sorted(f"{name}.{form}" for name in figures.QUANTITIES for form in ("pdf", "png"))
-    assert sorted(os.listdir(tmp_path / "figures")) == sorted(path.name for path in paths)
-    for path in paths:
-        if path.suffix == ".pdf":
-            assert b"/Type3" not in path.read_bytes()
-            assert b"/CIDFontType2" in path.read_bytes()
-            assert b"CreationDate" not in path.read_bytes()
-
-
-def test_the_default_is_as_wide_as_a_cvpr_page() -> None:
-    figsizes = pytest.importorskip("tueplots.figsizes")
-    for style, source in ((figures.CVPR_FULL, figsizes.cvpr2024_full), (CVPR_COLUMN, figsizes.cvpr2024_half)):
-        assert figures.draw(CASES["two"], "latency", style=style).get_size_inches()[0] == source()["figure.figsize"][0]
-
-
-def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "latency.png").write_bytes(b"old")
-
-    def full(*paths: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RunError, match=r"latency.png.* cannot be written \(No space left"):
-        figures.save(drawn("two"), tmp_path, "latency", ["png"])
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"latency.png": b"old"}
-
-
-def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
-    (tmp_path / "figures").write_text("")
-    with pytest.raises(RunError, match="cannot be written"):
-        figures.save(drawn("two"), tmp_path / "figures", "latency", ["png"])
 
 
 def test_spread_moves_texts_apart_and_no_further() -> None:
