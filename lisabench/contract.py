@@ -12,19 +12,39 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from functools import partial, wraps
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from lisabench.errors import InputError
 from lisabench.workload import Grid, Workload
 
 SHAPE_ARGUMENTS = ("dim", "num_heads", "grid")
+FAMILIES = ("quadratic", "structure-aware", "kernel", "low rank", "spectral", "channel", "local and control")
+"""What the built-in operators are grouped by; one operator belongs to one."""
+SYMMETRIES = ("permutation", "translation")
 
-__all__ = ["Cost", "Grid", "MultiHeadMixer", "Operator", "Option", "Reference", "Workload", "checked_grid", "fft_flops", "projection_flops"]
+__all__ = [
+    "FAMILIES",
+    "Cost",
+    "Grid",
+    "Growth",
+    "MultiHeadMixer",
+    "Operator",
+    "Option",
+    "Reference",
+    "Workload",
+    "checked_grid",
+    "fft_flops",
+    "growth",
+    "in_float32",
+    "projection_flops",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +113,11 @@ class Operator:
     """A frozen description of one operator; `OPERATOR` in each file of `operators/` is one.
 
     `module` is built as `module(dim, num_heads, grid, **options)`. `cost` takes a workload and the module's options.
-    `reference` is absent only for a user's own module, whose check is then absent too. `refuses` gives the reason why
-    the operator cannot do a workload, or None. `backend` names the implementation that ran, from the names of the
+    `reference` is absent only for a user's own module, whose check is then absent too. `time_order` and `memory_order` say
+    how mix grows, in the letters above; `growth` reads them. `family` is one of FAMILIES, or a word of a user's own.
+    `grid_parameters` is the number of parameters that depends on the grid, "" for none. `symmetries(**options)`: of
+    SYMMETRIES those that the whole module keeps: to any permutation of the tokens, to cyclic translation on the grid.
+    `needs` says in words which workloads the operator takes, where not all; `refuses` gives the reason why it cannot do one, or None. `backend` names the implementation that ran, from the names of the
     aten operators that a profiler saw. `caveat` is what must stand beside every figure of this operator.
     """
 
@@ -107,6 +130,10 @@ class Operator:
     memory_order: str
     cost: Callable[..., Cost] | None = None
     reference: Reference | None = None
+    family: str = ""
+    grid_parameters: str = ""
+    symmetries: Callable[..., frozenset[str]] = lambda **options: frozenset()
+    needs: str = ""
     refuses: Callable[..., str | None] = lambda workload, **options: None
     backend: Callable[[frozenset[str]], str | None] = lambda ran: None
     caveat: str = ""
@@ -160,6 +187,45 @@ def _annotation(parameter: inspect.Parameter) -> str:
     if parameter.annotation is parameter.empty:
         return "str" if parameter.default in (None, parameter.empty) else type(parameter.default).__name__
     return parameter.annotation if isinstance(parameter.annotation, str) else inspect.formatannotation(parameter.annotation)
+
+
+def in_float32(mix: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A mix that works in float32 on half-precision tensors, in their own dtype on others, and gives the dtype of its last one.
+
+    Autocast is off meanwhile: it would send the products back to half precision, where sums over many tokens overflow
+    (float16) or lose their small terms (bfloat16).
+    """
+
+    @wraps(mix)
+    def widened(self: nn.Module, *tensors: Tensor) -> Tensor:
+        dtype, device = tensors[-1].dtype, tensors[-1].device.type
+        wide = torch.promote_types(dtype, torch.float32)
+        if not torch.is_autocast_enabled(device):
+            return mix(self, *(t.to(wide) for t in tensors)).to(dtype)
+        with torch.autocast(device, enabled=False):
+            return mix(self, *(t.to(wide) for t in tensors)).to(dtype)
+
+    return widened
+
+
+class Growth(NamedTuple):
+    """N^power, times log N where `log`."""
+
+    power: int
+    log: bool
+
+    def __str__(self) -> str:
+        return {0: "1", 1: "N"}.get(self.power, f"N^{self.power}") + (" log N" if self.log else "")
+
+
+def growth(order: str) -> Growth | None:
+    """How an order such as "N log N (1+R) C" or "N^2/r^2 C" grows with N alone: that of its largest term; None for ""."""
+    terms = []
+    for term in order.split(" + "):
+        rest, logs = re.subn(r"\blog N\w*", "", term)
+        powers = [int(power or 1) for power in re.findall(r"\bN(?:\^(\d+))?(?![A-Za-z])", rest)]
+        terms.append(Growth(sum(powers), logs > 0))
+    return max(terms) if order else None
 
 
 class MultiHeadMixer(nn.Module):

@@ -10,27 +10,23 @@ Source: Katharopoulos et al., Transformers are RNNs, ICML 2020, eq. 5 to 7; code
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
+from lisabench.operators._kernel_attention import dense_kernel_attention, kernel_attention, kernel_attention_flops
 
 
 class Linear(MultiHeadMixer):
     """Multi-head linear attention: (B, N, C) -> (B, N, C)."""
 
+    @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        dtype, wide = value.dtype, torch.promote_types(value.dtype, torch.float32)
-        query, key = F.elu(query.to(wide)) + 1, F.elu(key.to(wide)) + 1
-        context = key.transpose(-1, -2) @ value.to(wide)  # (B, h, d_k, d_v)
-        normaliser = query @ key.sum(dim=-2).unsqueeze(-1)  # (B, h, N, 1)
-        return (query @ context / normaliser).to(dtype)
+        return kernel_attention(F.elu(query) + 1, F.elu(key) + 1, value)
 
 
 def dense_reference(module: Linear, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
-    weights = (F.elu(query[:, :, rows]) + 1) @ (F.elu(key) + 1).transpose(-1, -2)  # (B, h, rows, N)
-    return weights / weights.sum(dim=-1, keepdim=True) @ value
+    return dense_kernel_attention(F.elu(query[:, :, rows]) + 1, F.elu(key) + 1, value)
 
 
 def cost(workload: Workload, *, key_dim: int | None) -> Cost:
@@ -38,7 +34,7 @@ def cost(workload: Workload, *, key_dim: int | None) -> Cost:
     per_token = workload.batch * workload.heads * workload.tokens
     wide = max(4, workload.item_bytes)
     return Cost(
-        mix_flops=2.0 * per_token * (2 * d_k * d_v + d_k),
+        mix_flops=kernel_attention_flops(workload, d_k, d_v),
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=per_token * (2.0 * d_k + 2 * d_v) * wide,
         saved_bytes=per_token * (4.0 * d_k + d_v + 1) * wide,
@@ -54,6 +50,8 @@ OPERATOR = Operator(
     formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K), phi = elu + 1",
     time_order="N C d",
     memory_order="N C",
+    family="kernel",
+    symmetries=lambda **options: frozenset({"permutation"}),
     cost=cost,
     reference=dense_reference,
 )

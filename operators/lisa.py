@@ -23,16 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, projection_flops
-from lisabench.operators._lisa_engines import (
-    by_fft,
-    dense,
-    offset_index,
-    pattern_spectra,
-    planes_at_a_time,
-    spectrum_bytes,
-    table_shape,
-    transform_shape,
-)
+from lisabench.operators._grid_fft import spectrum_bytes, spectrum_product_flops, table_spectra, transform_flops, transform_shape
+from lisabench.operators._lisa_engines import by_fft, dense, planes_at_a_time
+from lisabench.operators._relative_position import offset_index, table_shape
 
 BOUNDARIES = ("zero", "periodic")
 ENGINES = ("auto", "fft", "dense")
@@ -72,7 +65,7 @@ def lisa_attention(
         query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
     if choose_engine(grid, engine) == "dense":
         return dense(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
-    spectra = tuple(pattern_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
+    spectra = tuple(table_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
     return by_fft(query, key, value, *spectra, grid, boundary).to(dtype)
 
 
@@ -148,7 +141,7 @@ class LiSA(MultiHeadMixer):
         # on a GPU it would wait for the device.
         if self._kept is not None and self._kept[0] == state and (tables[0].is_cuda or all(map(torch.equal, tables, self._kept[1]))):
             return self._kept[2]
-        spectra = tuple(pattern_spectra(table.to(dtype), self.grid, self.boundary) for table in tables)
+        spectra = tuple(table_spectra(table.to(dtype), self.grid, self.boundary) for table in tables)
         self._kept = (state, (tables[0].detach().clone(), tables[1].detach().clone()), spectra)
         return spectra
 
@@ -231,7 +224,7 @@ def _checked(
 
 def dense_reference(module: LiSA, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
     """The definition, sum by sum, for the queries in `rows`."""
-    offsets = offset_index(module.grid, module.boundary, rows)
+    offsets = offset_index(module.grid, rows, module.boundary)
     products = query[:, :, rows] @ key.transpose(-1, -2)
     kernel = torch.zeros_like(products)
     for r in range(module.kernel_patterns.shape[1]):
@@ -259,12 +252,10 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
             traffic_bytes=traffic,
         )
     height, width = transform_shape(grid, boundary)
-    half = width // 2 + 1
-    columns = fft_flops(height, half, real=False)
-    one_way = fft_flops(width, grid.height, real=True) + columns  # zero rows skipped
+    one_way = transform_flops(grid, (height, width))
     table_way = fft_flops(height * width, real=True)
     channels = patterns * (d_k + d_v)
-    products = 6.0 * planes * channels * height * half
+    products = planes * channels * spectrum_product_flops((height, width))
     sums = 2.0 * planes * patterns * d_k * tokens  # q . (P_r (*) k); the weighted sum over patterns is pointwise
     # In evaluation the tables' spectra are at hand; in training they are made at every step.
     spectra = tables * table_way if workload.mode == "train" else 0.0
@@ -292,6 +283,9 @@ OPERATOR = Operator(
     formula="y_i = sum_r (q_i . (P_r (*) k)_i) (G_r (*) v)_i",
     time_order="N log N (1+R) C",
     memory_order="N C",
+    family="structure-aware",
+    grid_parameters="2 R (2H-1)(2W-1) h",
+    symmetries=lambda *, boundary, **options: frozenset({"translation"} if boundary == "periodic" else ()),
     caveat="a reconstruction from the paper's abstract, not the authors' code",
     cost=cost,
     reference=dense_reference,

@@ -19,7 +19,8 @@ import math
 import torch
 from torch import Tensor
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
+from lisabench.operators._kernel_attention import dense_kernel_attention, kernel_attention, kernel_attention_flops
 
 EPS = 1e-4  # that of the published code
 
@@ -36,12 +37,9 @@ class Performer(MultiHeadMixer):
             raise ValueError(f"features must be 1 or more, got {features}")
         self.register_buffer("weights", orthogonal_features(features, self.key_dim))
 
+    @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        dtype, wide = value.dtype, torch.promote_types(value.dtype, torch.float32)
-        query, key = self.feature_map(query.to(wide), keys=False), self.feature_map(key.to(wide), keys=True)
-        context = key.transpose(-1, -2) @ value.to(wide)  # (B, h, m, d_v)
-        normaliser = query @ key.sum(dim=-2).unsqueeze(-1)  # (B, h, N, 1)
-        return (query @ context / normaliser).to(dtype)
+        return kernel_attention(self.feature_map(query, keys=False), self.feature_map(key, keys=True), value)
 
     def feature_map(self, x: Tensor, *, keys: bool) -> Tensor:
         """(B, h, N, d) -> (B, h, N, m), all positive."""
@@ -64,15 +62,14 @@ def orthogonal_features(features: int, key_dim: int) -> Tensor:
 
 def dense_reference(module: Performer, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
     """The kernel phi(q_i) . phi(k_j) written out, feature by feature, and normalised over j."""
-    scale, features = query.shape[-1] ** -0.25, len(module.weights)
+    scale = query.shape[-1] ** -0.25
     exponents = [
         torch.einsum("bhnd,md->bhnm", scale * x, module.weights) - (scale * x).pow(2).sum(-1)[..., None] / 2
         for x in (query[:, :, rows], key)
     ]
     of_query = torch.exp(exponents[0] - exponents[0].max(dim=-1, keepdim=True).values) + EPS
     of_key = torch.exp(exponents[1] - exponents[1].flatten(2).max(dim=-1).values[..., None, None]) + EPS
-    kernel = torch.einsum("bhim,bhjm->bhij", of_query, of_key) / features
-    return kernel / kernel.sum(dim=-1, keepdim=True) @ value
+    return dense_kernel_attention(of_query, of_key, value)  # m^-1/2 cancels in the quotient
 
 
 def cost(workload: Workload, *, features: int | None, key_dim: int | None) -> Cost:
@@ -80,7 +77,7 @@ def cost(workload: Workload, *, features: int | None, key_dim: int | None) -> Co
     m = default_features(d_k) if features is None else features
     per_token = workload.batch * workload.heads * workload.tokens
     wide = max(4, workload.item_bytes)
-    feature_products, mixing = 4.0 * per_token * d_k * m, 2.0 * per_token * (2 * m * d_v + m)
+    feature_products, mixing = 4.0 * per_token * d_k * m, kernel_attention_flops(workload, m, d_v)
     return Cost(
         mix_flops=feature_products + mixing,
         mix_backward_flops=feature_products + 2 * mixing,  # the random weights take no gradient
@@ -99,6 +96,8 @@ OPERATOR = Operator(
     formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K), phi(x) = m^-1/2 [exp(w x^ - |x^|^2/2 - max) + eps]",
     time_order="N C m",
     memory_order="N h m",
+    family="kernel",
+    symmetries=lambda **options: frozenset({"permutation"}),
     cost=cost,
     reference=dense_reference,
 )

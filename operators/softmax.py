@@ -67,6 +67,8 @@ OPERATOR = Operator(
     formula="y = softmax(Q K^T / sqrt d) V",
     time_order="N^2 C",
     memory_order="N C",
+    family="quadratic",
+    symmetries=lambda **options: frozenset({"permutation"}),
     cost=cost,
     reference=dense_reference,
     backend=lambda ran: next((kernel for op, kernel in _KERNELS.items() if op in ran), None),

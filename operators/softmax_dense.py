@@ -50,6 +50,8 @@ OPERATOR = Operator(
     formula="y = softmax(Q K^T / sqrt d) V, the weights in memory",
     time_order="N^2 C",
     memory_order="N^2 h",
+    family="quadratic",
+    symmetries=lambda **options: frozenset({"permutation"}),
     cost=cost,
     reference=dense_reference,
 )

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lisabench.contract import Grid
 from lisabench.measure.memory import trace_call
-from lisabench.operators._lisa_engines import fast_length
+from lisabench.operators._grid_fft import fast_length
 from lisabench.operators.lisa import LiSA, choose_engine, lisa_attention
 
 

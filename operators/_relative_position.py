@@ -1,0 +1,40 @@
+"""Tables of relative positions on a grid: their shape, and the entry for a pair of tokens.
+
+A table has (..., 2H-1, 2W-1) entries, the one for offset (dy, dx) = pos(j) - pos(i) at [dy + H-1, dx + W-1]. With the boundary
+"periodic" offsets are taken modulo (H, W), the table is (..., H, W), and the entry stands at [dy mod H, dx mod W].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lisabench.contract import Grid
+
+
+def table_shape(grid: Grid, boundary: str = "zero") -> tuple[int, int]:
+    """Height and width of a table: an entry for every offset that two tokens of the grid can have."""
+    return grid if boundary == "periodic" else (2 * grid.height - 1, 2 * grid.width - 1)
+
+
+def offset_index(grid: Grid, rows: Tensor, boundary: str = "zero") -> Tensor:
+    """Where in a flattened table the entry of (i, j) stands, for the tokens i in `rows` and every j: (rows, N)."""
+    height, width = grid
+    tokens = torch.arange(grid.tokens, device=rows.device)
+    dy = tokens // width - (rows // width)[:, None]
+    dx = tokens % width - (rows % width)[:, None]
+    if boundary == "periodic":
+        return (dy % height) * width + dx % width
+    return (dy + height - 1) * (2 * width - 1) + dx + width - 1
+
+
+def pairwise(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
+    """The entry of every pair of tokens, (..., N, N): windows that slide over the table, several times faster than a gather."""
+    height, width = grid
+    if torch.compiler.is_compiling():  # the backward of unfold that torch 2.13 compiles for CPUs writes out of bounds
+        return table.flatten(-2)[..., offset_index(grid, torch.arange(grid.tokens, device=table.device), boundary)]
+    if boundary == "periodic":
+        rows, columns = (torch.arange(1 - side, side, device=table.device) % side for side in grid)
+        table = table[..., rows[:, None], columns]
+    windows = table.unfold(-2, height, 1).unfold(-2, width, 1)  # (..., H - 1 - y_i, W - 1 - x_i, y_j, x_j)
+    return windows.flip(-4, -3).flatten(-2).flatten(-3, -2)
