@@ -1,22 +1,23 @@
-"""Laws that hold for every operator, as `lisabench verify` runs them and the tests too.
+"""Laws that hold for every operator, as `lisabench verify` runs them and the tests too: of its values here, of its costs in `cost_laws`.
 
 A law takes an operator, its options, a grid and a device, and returns what it saw; it raises LawBrokenError where it does not
 hold and NotApplicableError where it cannot be asked. Everything random is drawn on the CPU, so that a law asks the same on
-every device.
+every device. Parameters are shaken: tables that begin at zero, as many do, would hide what is wrong with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lisabench import cost_laws
 from lisabench.contract import Grid, Operator, Workload
+from lisabench.law import Finding, LawBrokenError, NotApplicableError, prepared_by
 
 # Odd, oblong, prime and one-dimensional, and one square that is a power of two.
 GRIDS = (Grid(1, 1), Grid(1, 13), Grid(7, 1), Grid(5, 3), Grid(8, 8), Grid(11, 17))
@@ -24,23 +25,10 @@ DIM, HEADS, BATCH = 24, 2, 3
 # float64: what rounding leaves. float32: sums over up to 187 tokens and FFTs of them stay well under this.
 REFERENCE_BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4}
 GRADIENT_STEP, GRADIENT_BOUND = 1e-6, 1e-5
-
-
-class LawBrokenError(Exception):
-    """The law does not hold; the text says by how much."""
-
-
-class NotApplicableError(Exception):
-    """The law cannot be asked of this operator; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What came of one law on one operator: holds is None where it cannot be asked."""
-
-    law: str
-    holds: bool | None
-    detail: str
+SYMMETRY_BOUND = 1e-10
+SHAKEN_BY = 0.1
+# Sums over so many tokens of this size overflow float16, and in bfloat16 lose their small terms.
+LARGE_GRID, LARGE_SCALE = Grid(64, 64), 30.0
 
 
 @contextmanager
@@ -57,23 +45,25 @@ def exact_float32() -> Iterator[None]:
             setting.fp32_precision = precision
 
 
-def _module(operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype, device: str) -> tuple[nn.Module, Tensor]:
+def _module(
+    operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype, device: str, *, batch: int = BATCH
+) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=BATCH, device=device)
-    module = operator.build(workload, options).to(device=device, dtype=dtype).eval()
-    return module, torch.randn(BATCH, grid.tokens, DIM, dtype=torch.float64).to(device=device, dtype=dtype)
+    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=batch, device=device)
+    refusal = operator.refuses(workload, **options)
+    if refusal:
+        raise NotApplicableError(f"refused: {refusal}")
+    module = operator.build(workload, options)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(SHAKEN_BY * _drawn_like(parameter))
+    module = module.to(device=device, dtype=dtype).eval()
+    return module, torch.randn(batch, grid.tokens, DIM, dtype=torch.float64).to(device=device, dtype=dtype)
 
 
 def _drawn_like(tensor: Tensor) -> Tensor:
     """Standard normal, in float64 on the CPU, then as `tensor` is."""
     return torch.randn(tensor.shape, dtype=torch.float64).to(tensor)
-
-
-def _prepared(module: Any, x: Tensor) -> tuple[Tensor, ...]:
-    if not hasattr(module, "prepare"):
-        return (x,)
-    prepared = module.prepare(x)
-    return tuple(prepared) if isinstance(prepared, (tuple, list)) else (prepared,)
 
 
 def equals_reference(operator: Operator, options: Mapping[str, Any], grid: Grid, *, dtype: torch.dtype, device: str = "cpu") -> str:
@@ -82,7 +72,7 @@ def equals_reference(operator: Operator, options: Mapping[str, Any], grid: Grid,
         raise NotApplicableError("states no reference")
     module, x = _module(operator, options, grid, dtype, device)
     with torch.no_grad():
-        prepared = _prepared(module, x)
+        prepared = prepared_by(module, x)
         got = module.mix(*prepared).double()  # type: ignore[operator]
         want = operator.reference(module.double(), *(t.double() for t in prepared), rows=torch.arange(grid.tokens, device=device))
     return _bounded(got, want, REFERENCE_BOUNDS[dtype])
@@ -95,6 +85,22 @@ def batch_independent(operator: Operator, options: Mapping[str, Any], grid: Grid
         together = module(x)
         alone = torch.cat([module(sample) for sample in x.split(1)])
     return _bounded(together, alone, REFERENCE_BOUNDS[torch.float64])
+
+
+def symmetric(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
+    """The whole module commutes with permutations of the tokens, and with cyclic translations on the grid, where it claims to."""
+    claimed = operator.symmetries(**options)
+    if not claimed:
+        raise NotApplicableError("claims no symmetry")
+    module, x = _module(operator, options, grid, torch.float64, device)
+    order = torch.randperm(grid.tokens).to(device)
+    moves: dict[str, Callable[[Tensor], Tensor]] = {
+        "permutation": lambda t: t[:, order],
+        "translation": lambda t: t.unflatten(1, grid).roll((1, 2), dims=(1, 2)).flatten(1, 2),
+    }
+    with torch.no_grad():
+        out = module(x)
+        return ", ".join(f"{name}: {_bounded(module(moves[name](x)), moves[name](out), SYMMETRY_BOUND)}" for name in sorted(claimed))
 
 
 def gradients_exact(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
@@ -139,35 +145,75 @@ def dtype_kept(operator: Operator, options: Mapping[str, Any], grid: Grid, *, de
     return "fp64, fp32, bf16, fp16"
 
 
+def finite_at_scale(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
+    """Nothing overflows on large inputs, in float32 and by autocast to bfloat16 and float16, over many tokens."""
+    module, x = _module(operator, options, grid, torch.float32, device, batch=1)
+    kind = torch.device(device).type
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        with (
+            torch.no_grad(),
+            torch.autocast(kind, dtype=torch.bfloat16 if dtype == torch.float32 else dtype, enabled=dtype != torch.float32),
+        ):
+            out = module(LARGE_SCALE * x)
+        if not torch.isfinite(out).all():
+            raise LawBrokenError(f"{dtype}: inputs of scale {LARGE_SCALE:.0f} on {grid} gave an output that is not finite")
+    return f"fp32, bf16, fp16 on {grid}"
+
+
+def deterministic(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
+    """The same seed gives the same module and the same output, bit for bit."""
+    outputs = []
+    for _ in range(2):
+        module, x = _module(operator, options, grid, torch.float32, device)
+        with torch.no_grad():
+            outputs += [module(x), module(x)]
+    if not all(torch.equal(outputs[0], other) for other in outputs[1:]):
+        raise LawBrokenError("two calls with the same seed differ")
+    return "bit for bit"
+
+
 LAWS: dict[str, Callable[..., str]] = {
     "reference, float64": partial(equals_reference, dtype=torch.float64),
     "reference, float32": partial(equals_reference, dtype=torch.float32),
     "independent of the batch": batch_independent,
+    "symmetries": symmetric,
     "gradients": gradients_exact,
     "shape and dtype kept": dtype_kept,
+    "finite at scale 30": finite_at_scale,
+    "deterministic": deterministic,
+    "FLOPs counted": cost_laws.flops_are_counted,
+    "time order": cost_laws.flops_grow_as_stated,
+    "memory order": cost_laws.memory_grows_as_stated,
+}
+ON_GRIDS: dict[str, Sequence[Grid]] = dict.fromkeys(LAWS, GRIDS) | {
+    "finite at scale 30": (LARGE_GRID,),
+    "FLOPs counted": GRIDS[-1:],
+    # These two choose their grids themselves.
+    "time order": GRIDS[-1:],
+    "memory order": GRIDS[-1:],
 }
 
 
 def verify(operator: Operator, options: Mapping[str, Any], *, device: str = "cpu") -> Iterator[Finding]:
-    """Every law, on all grids: the first grid where it breaks, or what was seen on the largest."""
+    """Every law, on all of its grids: the first grid where it breaks, or what was seen on the largest."""
     for name, law in LAWS.items():
         with exact_float32():
-            finding = _on_all_grids(name, partial(law, operator, options, device=device))
+            finding = _on_all_grids(name, partial(law, operator, options, device=device), ON_GRIDS[name])
         yield finding
 
 
-def _on_all_grids(name: str, law: Callable[[Grid], str]) -> Finding:
-    detail = ""
-    for grid in GRIDS:
+def _on_all_grids(name: str, law: Callable[[Grid], str], grids: Sequence[Grid]) -> Finding:
+    detail, why = "", ""
+    for grid in grids:
         try:
             detail = law(grid)
-        except NotApplicableError as why:
-            return Finding(law=name, holds=None, detail=str(why))
+        except NotApplicableError as absent:
+            why = str(absent)
         except LawBrokenError as broken:
             return Finding(law=name, holds=False, detail=f"on {grid}: {broken}")
         except (Exception, SystemExit) as error:  # an operator of a user's may raise anything
             return Finding(law=name, holds=False, detail=f"on {grid}: {type(error).__name__}: {error}".splitlines()[0])
-    return Finding(law=name, holds=True, detail=detail)
+    return Finding(law=name, holds=True if detail else None, detail=detail or why)
 
 
 def _bounded(got: Tensor, want: Tensor, bound: float) -> str:

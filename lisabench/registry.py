@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PACKAGE = "lisabench.operators"
 
 
-def _built_in() -> list[str]:
+def built_in() -> list[str]:
+    """The names of our own operators."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     return sorted(path.stem for folder in folders for path in Path(folder).glob("*.py") if not path.stem.startswith("_"))
@@ -34,8 +35,8 @@ def _installed() -> dict[str, metadata.EntryPoint]:
 
 def names() -> list[str]:
     """The names of all operators that need no file: ours first, then those of installed packages. Imports none of them."""
-    built_in = _built_in()
-    return built_in + sorted(set(_installed()) - set(built_in))
+    ours = built_in()
+    return ours + sorted(set(_installed()) - set(ours))
 
 
 def is_file_spec(name: str) -> bool:
@@ -61,6 +62,18 @@ def load(name: str) -> Operator:
     return _load(name)
 
 
+def load_all() -> tuple[list[Operator], dict[str, str]]:
+    """The operators of `names()` that can be imported, and of each one of an installed package that cannot be why, in a line."""
+    found: list[Operator] = []
+    broken: dict[str, str] = {}
+    for name in names():
+        try:
+            found.append(_load(name))
+        except InputError as error:
+            broken[name] = str(error)
+    return found, broken
+
+
 def digest(name: str) -> str | None:
     """A content hash of a user's own file, so that a changed file is a changed operator; None for the others."""
     if not is_file_spec(name):
@@ -76,7 +89,7 @@ def digest(name: str) -> str | None:
 def _load(name: str) -> Operator:
     if is_file_spec(name):
         return _load_file(name)
-    if name in _built_in():
+    if name in built_in():
         operator: Operator = importlib.import_module(f"{PACKAGE}.{name}").OPERATOR
         return operator
     point = _installed()[name]

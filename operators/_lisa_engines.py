@@ -66,4 +66,6 @@ def dense(
 ) -> Tensor:
     kernel_weights, context_weights = (pairwise(table, grid, boundary) for table in (kernel_patterns, context_patterns))
     seen = torch.einsum("bhij,hrij->bhri", query @ key.transpose(-1, -2), kernel_weights)
+    if seen.shape[2] == 1:  # one pattern: no sum, so that no counter takes it for a product of matrices
+        return seen[:, :, 0, :, None] * context_weights[:, 0] @ value
     return torch.einsum("bhri,hrij->bhij", seen, context_weights) @ value

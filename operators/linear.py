@@ -1,7 +1,8 @@
 """Linear attention with the feature map elu + 1.
 
-    phi(x) = elu(x) + 1        y_i = phi(q_i) (sum_j phi(k_j)^T v_j) / phi(q_i) . sum_j phi(k_j)
+    phi(x) = elu(x) + 1        y_i = phi(q_i) (sum_j phi(k_j)^T v_j) / (phi(q_i) . sum_j phi(k_j) + eps)
 
+In floating point phi is 0 below -17 or so, hence eps, which is that of the published code.
 The sums over tokens are carried in float32: in half precision they overflow at a few thousand tokens, which is the
 fault of the reference code under mixed precision.
 
@@ -16,17 +17,19 @@ from torch.nn import functional as F
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
 from lisabench.operators._kernel_attention import dense_kernel_attention, kernel_attention, kernel_attention_flops
 
+EPS = 1e-6
+
 
 class Linear(MultiHeadMixer):
     """Multi-head linear attention: (B, N, C) -> (B, N, C)."""
 
     @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return kernel_attention(F.elu(query) + 1, F.elu(key) + 1, value)
+        return kernel_attention(F.elu(query) + 1, F.elu(key) + 1, value, eps=EPS)
 
 
 def dense_reference(module: Linear, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
-    return dense_kernel_attention(F.elu(query[:, :, rows]) + 1, F.elu(key) + 1, value)
+    return dense_kernel_attention(F.elu(query[:, :, rows]) + 1, F.elu(key) + 1, value, eps=EPS)
 
 
 def cost(workload: Workload, *, key_dim: int | None) -> Cost:

@@ -244,8 +244,9 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
     if choose_engine(grid, engine) == "dense":
         square = planes * tokens**2
         weights = 2 * workload.heads * patterns * tokens**2
+        weighted = 2 * patterns if patterns > 1 else 1  # one pattern is painted back pointwise, without a sum
         return Cost(
-            mix_flops=2.0 * square * (d_k + d_v + 2 * patterns),
+            mix_flops=2.0 * square * (d_k + d_v + weighted),
             projection_flops=projection_flops(workload, d_k),
             transient_bytes=(1.5 * weights + 2.0 * square) * item,
             saved_bytes=(weights + 2.0 * square) * item,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lisabench.sweep import Cell
 
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before torch is imported: spinning threads slow the many small calls of the tests
-os.environ["KINETO_LOG_LEVEL"] = "5"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="lisabench-tests-")  # measured peaks are kept for the tests alone
 PROGRAM = str(Path(sys.executable).with_name("lisabench"))
 SMALL = ("--device", "cpu", "--dim", "32", "--heads", "2", "--cell-seconds", "0.1")

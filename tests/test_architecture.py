@@ -12,10 +12,10 @@ import pytest
 TOP = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
-    {"run", "train", "render", "laws"},
+    {"run", "train", "render", "laws", "cost_laws"},
     {"analysis", "sweep", "journal", "provenance", "results", "measure"},
     {"registry"},
-    {"contract", "presets", "workload"},
+    {"contract", "law", "presets", "workload"},
     {"files"},
     {"errors", "units"},
 ]

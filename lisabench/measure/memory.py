@@ -12,6 +12,7 @@ cuFFT do go through the allocator, cuFFT's plans do not: `plan_bytes`.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler says on stderr each time that it starts and stops
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,12 +26,10 @@ LAST_BYTES = 4096
 # OpenMP: threads that spin beside a busy neighbour snap times to whole scheduler slices.
 # malloc: glibc maps and unmaps each tensor over 32 MiB, and the page faults take as long as the arithmetic of a large softmax,
 # with a kink in every curve. Kept memory is what a GPU's caching allocator does anyway.
-# The profiler's log lines would stand among what an operator prints.
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "MALLOC_MMAP_THRESHOLD_": str(2**40),
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "KINETO_LOG_LEVEL": "5",
     "PYTHONUNBUFFERED": "1",
 }
 Progress = Callable[[str, float | None], None]
