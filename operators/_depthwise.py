@@ -12,12 +12,12 @@ from lisabench.contract import Grid, Workload
 class DepthwiseConvolution(nn.Module):
     """(B, N, C) -> (B, N, C) on a grid H x W, N = H * W; `kernel_size` k is odd, so that each token is the centre of its window."""
 
-    def __init__(self, channels: int, kernel_size: int, grid: Grid) -> None:
+    def __init__(self, channels: int, kernel_size: int, grid: Grid, *, bias: bool = True) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size got {kernel_size}; valid: an odd number of 1 or more")
         self.grid = grid
-        convolution = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        convolution = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
         self.weight, self.bias = convolution.weight, convolution.bias  # (C, 1, k, k), (C)
 
     def forward(self, x: Tensor) -> Tensor:

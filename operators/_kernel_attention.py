@@ -31,3 +31,18 @@ def dense_kernel_attention(query: Tensor, key: Tensor, value: Tensor, *, eps: fl
 def kernel_attention_flops(workload: Workload, features: int, value_dim: int) -> float:
     """FLOPs of `kernel_attention`, forward."""
     return 2.0 * workload.batch * workload.heads * workload.tokens * features * (2 * value_dim + 1)
+
+
+def kernel_attention_bytes(workload: Workload, features: int, value_dim: int) -> tuple[float, float]:
+    """What `kernel_attention` holds at the peak of a forward, its features included, and what it keeps for backward.
+
+    Heads as MultiHeadMixer splits them are views; over several samples a product of matrices copies them, the query in both of its
+    products.
+    """
+    planes = workload.batch * workload.heads
+    copies = workload.batch > 1
+    transient = 2 * features + value_dim + max(value_dim, features * copies)
+    saved = 2 * features + (features + value_dim) * copies + value_dim + 1
+    context = planes * features * value_dim
+    wide = max(4, workload.item_bytes)
+    return (planes * workload.tokens * transient + context) * wide, (planes * workload.tokens * saved + context) * wide

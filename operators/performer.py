@@ -4,9 +4,11 @@
     y_i    = phi(q_i) (sum_j phi(k_j)^T v_j) / phi(q_i) . sum_j phi(k_j)
 
 The stabilising maximum is taken per token for queries and per head and sample for keys: it cancels in the quotient (up
-to eps), and no sample sees another one of its batch. The features, their exponentials and the sums over tokens are
-float32 also for half-precision input: xformers' favor.py, without the maximum and without eps in the denominator,
-overflows in float16. Rows of w have the norms of Gaussian rows (Choromanski et al., sec. 2.4, unbiased).
+to eps), and no sample sees another one of its batch. It is that of the whole exponent: public code takes that of w x^
+alone, which leaves exp(-|x^|^2 / 2) to be drowned by eps, so that long tokens all give the mean of the values. The
+features, their exponentials and the sums over tokens are float32 also for half-precision input: xformers' favor.py,
+without the maximum and without eps in the denominator, overflows in float16. Rows of w have the norms of Gaussian rows
+(Choromanski et al., sec. 2.4, unbiased).
 
 Source: Choromanski et al., Rethinking Attention with Performers, ICLR 2021, eq. 5 to 8 and lemma 1; code:
 google-research/performer (fast_attention), lucidrains/performer-pytorch.

@@ -207,4 +207,6 @@ _FVCORE_HANDLES: Mapping[str, Callable[[list[Any], list[Any]], float]] = {
     "batch_norm": _pointwise,
     "group_norm": _pointwise,
     "mean": _pointwise,
+    "adaptive_avg_pool2d": _pointwise,
+    "upsample_bilinear2d": _pointwise,
 }

@@ -142,7 +142,9 @@ def _counted(bench: Bench, absent: Absent) -> tuple[dict[str, float | None], Dis
         except Exception as error:  # fvcore traces through torch.jit, which not every module survives
             absent["flops.fvcore"] = _why_not(error, "fvcore cannot trace it")
     coverage = by_torch / analytic if analytic and by_torch is not None else None
-    if coverage is None:
+    if analytic == 0 and by_torch is not None:
+        absent["flops.coverage"] = f"nothing to compare: the operator states 0 FLOPs, torch counts {by_torch:,.0f}"
+    elif coverage is None:
         absent["flops.coverage"] = "nothing to compare: " + (absent.get("flops.torch") or "the operator states no cost")
     elif abs(coverage - 1) > flops.AGREE_WITHIN:  # the figure is there, and full it is not
         absent["flops.coverage"] = (

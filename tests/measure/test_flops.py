@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from operator_cases import CASES, case_id
 from torch import Tensor, nn
 
 from lisabench import registry
@@ -94,23 +95,13 @@ def test_fft_flops() -> None:
     assert fft_flops(8, 2, real=True) == 2.5 * 2 * 8 * 3
 
 
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "lisa": [{"engine": "fft"}, {"engine": "dense"}, {"engine": "fft", "boundary": "periodic", "key_dim": 16}],
-    "softmax": [{}, {"key_dim": 8}],
-}
-
-
-@pytest.mark.parametrize("scope", ["mixing", "layer"])
 @pytest.mark.parametrize("mode", ["forward", "train"])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, options) for name in registry.names() for options in VARIANTS.get(name, [{}])],
-    ids=lambda value: str(value) if isinstance(value, dict) else value,
-)
-def test_analytic_flops_are_what_the_counters_count(name: str, options: dict[str, Any], mode: str, scope: str) -> None:
+@pytest.mark.parametrize(("name", "options"), CASES, ids=case_id)
+def test_analytic_flops_are_what_the_counters_count(name: str, options: dict[str, Any], mode: str) -> None:
+    """Of the whole layer; that of mix alone is a law."""
     operator = registry.load(name)
     for grid, batch in ((Grid(16, 16), 2), (Grid(13, 20), 1)):
-        workload = Workload(grid=grid, batch=batch, mode=mode, scope=scope, dim=96, heads=3)
+        workload = Workload(grid=grid, batch=batch, mode=mode, scope="layer", dim=96, heads=3)
         cell = Cell(op=name, options=operator.resolve(options), workload=workload)
         subject = build(cell, seed=0)
         with subject.gradients():
@@ -123,11 +114,7 @@ def test_analytic_flops_are_what_the_counters_count(name: str, options: dict[str
 
 
 @pytest.mark.parametrize("mode", ["forward", "train"])
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, options) for name in registry.names() for options in VARIANTS.get(name, [{}])],
-    ids=lambda value: str(value) if isinstance(value, dict) else value,
-)
+@pytest.mark.parametrize(("name", "options"), CASES, ids=case_id)
 def test_predicted_bytes_are_near_what_is_taken(name: str, options: dict[str, Any], mode: str) -> None:
     from lisabench.measure.memory import trace_call
 
@@ -141,4 +128,5 @@ def test_predicted_bytes_are_near_what_is_taken(name: str, options: dict[str, An
             call()
             taken = trace_call(call).transient_bytes + 3 * batch * grid.tokens * workload.dim * 4
         assert cell.bytes_needed is not None
-        assert 0.6 * taken < cell.bytes_needed < 2 * taken
+        assert 0.6 * taken < cell.bytes_needed
+        assert cell.bytes_needed < 2 * taken or name == "identity"  # it takes nothing, not even gradients beside those it is given

@@ -27,14 +27,16 @@ def worker() -> Iterator[Worker]:
         yield found
 
 
+WITHOUT_PARAMETERS = ("fnet", "identity", "pool")
+
+
 def cell(op: str, **workload: Any) -> Cell:
     workload = {"grid": Grid(4, 4), "dim": 32, "heads": 2} | workload
     return Cell(op=op, options=registry.load(op).resolve({}), workload=Workload(**workload))
 
 
-@pytest.mark.parametrize("scope", ["mixing", "layer"])
-@pytest.mark.parametrize("mode", ["forward", "train"])
-@pytest.mark.parametrize("op", registry.names())
+@pytest.mark.parametrize(("mode", "scope"), [("forward", "mixing"), ("train", "layer")])
+@pytest.mark.parametrize("op", registry.built_in())
 def test_every_operator_is_measured(worker: Worker, op: str, mode: str, scope: str) -> None:
     found = measure(worker, cell(op, mode=mode, scope=scope, batch=2))
     assert found["status"] == "ok", found
@@ -45,11 +47,11 @@ def test_every_operator_is_measured(worker: Worker, op: str, mode: str, scope: s
     assert latency["kind"] == "warm"
     assert memory["peak"] == memory["inputs"] + memory["parameters"] + memory["kept"] + memory["transient"]
     assert memory["process"] > memory["peak"]
-    assert (memory["parameters"] > 0) is (scope == "layer" or op in ("lisa", "performer"))
+    assert memory["parameters"] > 0 or scope == "mixing" or op in WITHOUT_PARAMETERS
     assert (memory["saved"] is None) is (mode == "forward") is ("memory_bytes.saved" in found["absent"])
     assert (flops["fvcore"] is None) is (mode == "train") is ("flops.fvcore" in found["absent"])
     assert found["relative_error"] < 1e-5
-    assert flops["coverage"] == pytest.approx(1, abs=0.05)
+    assert flops["coverage"] == (pytest.approx(1, abs=0.01) if flops["analytic"] else None)
 
 
 def test_the_kernel_that_ran_is_recorded(worker: Worker) -> None:
@@ -62,7 +64,7 @@ def test_the_kernel_that_ran_is_recorded(worker: Worker) -> None:
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp64"])
 def test_dtypes(worker: Worker, dtype: str) -> None:
-    for op in registry.names():
+    for op in registry.built_in():
         found = measure(worker, cell(op, dtype=dtype))
         assert found["status"] == "ok", (op, found)
         assert (found["relative_error"] < 1e-10) is (dtype == "fp64")

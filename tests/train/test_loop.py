@@ -62,7 +62,7 @@ def test_every_field_makes_another_point() -> None:
     assert point().key == keys[0]
 
 
-@pytest.mark.parametrize("op", registry.names())
+@pytest.mark.parametrize("op", ["softmax", "lisa", "performer", "afno"])
 def test_same_seed_same_result(op: str, few: data.Split) -> None:
     first, again, other = (outcome(point(op, seed=seed), few)[0] for seed in (5, 5, 6))
     assert first.status == "ok"

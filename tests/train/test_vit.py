@@ -31,7 +31,7 @@ def test_patches_are_cut_row_by_row() -> None:
         torch.testing.assert_close(patches[:, token], images[:, :, y : y + 2, x : x + 2].flatten(1), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.built_in())
 def test_any_operator_stands_in_it(name: str) -> None:
     vit = model(name)
     images = torch.randn(4, 3, 6, 10)
@@ -43,7 +43,7 @@ def test_any_operator_stands_in_it(name: str) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.built_in())
 def test_order_of_tokens_matters(name: str) -> None:
     """Positions are learned: an image turned upside down is another image."""
     vit = model(name)
