@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Grid, Workload
+from lisabench.operators._relative_position import neighbours
 
 
 class DepthwiseConvolution(nn.Module):
@@ -28,15 +29,9 @@ class DepthwiseConvolution(nn.Module):
 
 
 def dense_depthwise(convolution: DepthwiseConvolution, x: Tensor, rows: Tensor) -> Tensor:
-    """The convolution at the tokens in `rows`, as a sum over all tokens: (B, rows, C). For references."""
-    height, width = convolution.grid
-    reach = convolution.weight.shape[-1] // 2
-    tokens = torch.arange(height * width, device=x.device)
-    dy, dx = tokens // width - (rows // width)[:, None], tokens % width - (rows % width)[:, None]  # (rows, N)
-    near = (dy.abs() <= reach) & (dx.abs() <= reach)
-    at = (dy + reach).clamp(0, 2 * reach), (dx + reach).clamp(0, 2 * reach)
-    filters = torch.where(near, convolution.weight[:, 0][:, *at], 0)  # (C, rows, N)
-    out = torch.einsum("crn,bnc->brc", filters, x)
+    """The convolution at the tokens in `rows`, as a sum over the tokens around each: (B, rows, C). For references."""
+    around, inside = neighbours(convolution.grid, rows, convolution.weight.shape[-1])
+    out = torch.einsum("brmc,cm,rm->brc", x[:, around], convolution.weight.flatten(1), inside.to(x))
     return out if convolution.bias is None else out + convolution.bias
 
 

@@ -29,12 +29,30 @@ def offset_index(grid: Grid, rows: Tensor, boundary: str = "zero") -> Tensor:
 
 
 def pairwise(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
-    """The entry of every pair of tokens, (..., N, N): windows that slide over the table, several times faster than a gather."""
+    """The entry of every pair of tokens, (..., N, N): windows that slide over the table, several times faster than a gather.
+
+    Rows are windowed first and turned round while they are few: the N x N entries are written once.
+    """
     height, width = grid
     if torch.compiler.is_compiling():  # the backward of unfold that torch 2.13 compiles for CPUs writes out of bounds
         return table.flatten(-2)[..., offset_index(grid, torch.arange(grid.tokens, device=table.device), boundary)]
     if boundary == "periodic":
         rows, columns = (torch.arange(1 - side, side, device=table.device) % side for side in grid)
         table = table[..., rows[:, None], columns]
-    windows = table.unfold(-2, height, 1).unfold(-2, width, 1)  # (..., H - 1 - y_i, W - 1 - x_i, y_j, x_j)
-    return windows.flip(-4, -3).flatten(-2).flatten(-3, -2)
+    bands = table.unfold(-2, height, 1).flip(-3).transpose(-1, -2)  # (..., y_i, y_j, 2W-1)
+    windows = bands.unfold(-1, width, 1).transpose(-2, -3)  # (..., y_i, W - 1 - x_i, y_j, x_j)
+    turned = windows.index_select(-3, torch.arange(width - 1, -1, -1, device=table.device))
+    return turned.flatten(-2).flatten(-3, -2)
+
+
+def neighbours(grid: Grid, rows: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """The tokens in the window x window places around each token in `rows`, (rows, window^2), and which of the places lie on the grid.
+
+    A place beyond the rim holds token 0. For references.
+    """
+    reach = window // 2
+    places = torch.arange(window**2, device=rows.device)
+    y = (rows // grid.width)[:, None] + places // window - reach
+    x = (rows % grid.width)[:, None] + places % window - reach
+    inside = (y >= 0) & (y < grid.height) & (x >= 0) & (x < grid.width)
+    return torch.where(inside, y * grid.width + x, 0), inside

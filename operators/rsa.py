@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, Operator, Workload, checked_grid, in_float32
+from lisabench.operators._relative_position import neighbours
 
 EPS = 1e-6  # that of the published code
 
@@ -108,29 +109,16 @@ def sizes(head_dim: int, latent: int | None, key_dim: int | None) -> tuple[int, 
 
 
 def dense_reference(module: RSA, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
-    """The published order, with each correlation as a sum over all tokens: kappa, then the context, then their product."""
+    """The published order, over the tokens of each window one map after the other: kappa, then the context, then their product."""
     query, key, value = (t / (t.pow(2).sum(-1, keepdim=True) + EPS).sqrt() for t in (query[:, :, rows], key, value))
-    width, window = module.grid.width, module.window
-    tokens = torch.arange(module.grid.tokens, device=rows.device)
-    dy, dx = tokens // width - (rows // width)[:, None], tokens % width - (rows % width)[:, None]  # (rows, N)
-    near = (dy.abs() <= window // 2) & (dx.abs() <= window // 2)
-    place = ((dy + window // 2) * window + dx + window // 2).where(near, 0)
-
-    def pairwise(filters: Tensor) -> Tensor:
-        return torch.where(near, filters.flatten(-2)[..., place], 0)  # (..., rows, N)
-
-    kappa = torch.stack(
-        [
-            torch.einsum(
-                "bhnk,bnk->bhn", query, torch.einsum("knj,bjk->bnk", pairwise(module.key_filters[:, d]), key) + module.key_free[:, d]
-            )
-            for d in range(module.key_free.shape[1])
-        ],
-        dim=-1,
-    )
-    basic = torch.einsum("dnj,bja->bnad", pairwise(module.value_filters), value)
-    relational = torch.einsum("cnj,bja->bnac", pairwise(module.context_filters), value) + module.identity
-    return torch.einsum("bnac,bnad,bhnd->bhnc", relational, basic, kappa)
+    around, inside = neighbours(module.grid, rows, module.window)
+    keys, values = (t[:, around] * inside[..., None] for t in (key, value))  # (B, rows, M, d)
+    kappa = []
+    for filters, free in zip(module.key_filters.flatten(2).unbind(1), module.key_free.unbind(1), strict=True):
+        kappa.append(torch.einsum("bhnk,bnk->bhn", query, torch.einsum("km,bnmk->bnk", filters, keys) + free))
+    basic = torch.einsum("dm,bnma->bnad", module.value_filters.flatten(1), values)
+    relational = torch.einsum("cm,bnma->bnac", module.context_filters.flatten(1), values) + module.identity
+    return torch.einsum("bnac,bnad,bhnd->bhnc", relational, basic, torch.stack(kappa, dim=-1))
 
 
 def cost(workload: Workload, *, window: int, latent: int | None, key_dim: int | None) -> Cost:
