@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,14 +72,12 @@ class Cost:
         return mix + projections
 
 
-class Reference(Protocol):
-    """What mix must give, in float64 and so plain that it is obviously right: `reference(module, *prepared, rows=rows)`.
+Reference = Callable[..., Tensor]
+"""What mix must give, in float64 and so plain that it is obviously right: `reference(module, *prepared, rows=rows)`.
 
-    `module` and the prepared tensors come in float64. `rows` holds the tokens whose outputs are wanted, so that a
-    check fits in memory at any N: the result is that of mix with only these along the token axis, the last but one.
-    """
-
-    def __call__(self, module: Any, *prepared: Tensor, rows: Tensor) -> Tensor: ...
+`module` and the prepared tensors come in float64. `rows` holds the tokens whose outputs are wanted, so that a check fits in
+memory at any N: the result is that of mix with only these along the token axis, the last but one.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,14 +92,24 @@ def _load(name: str) -> Operator:
     if name in built_in():
         operator: Operator = importlib.import_module(f"{PACKAGE}.{name}").OPERATOR
         return operator
+    found = _load_installed(name)
+    if isinstance(found, InputError):
+        raise found
+    return found
+
+
+@lru_cache
+def _load_installed(name: str) -> Operator | InputError:
+    """An installed package's operator, or why it cannot be had; kept either way, since an import that fails may take its time."""
     point = _installed()[name]
     try:
-        found = point.load()
-    except Exception as error:
-        raise InputError(
-            f"operator {name!r} of {_origin(point)} cannot be imported ({_words(error)}); reinstall or remove that package"
-        ) from error
-    return _as_operator(found, name=name, origin=_origin(point))
+        with redirect_stdout(sys.stderr):  # on stdout only results may stand
+            return _as_operator(point.load(), name=name, origin=_origin(point))
+    except InputError as error:
+        why = str(error)
+    except (Exception, SystemExit) as error:
+        why = _words(error)
+    return InputError(f"operator {name!r} of {_origin(point)} cannot be imported ({why}); reinstall or remove that package")
 
 
 def _origin(point: metadata.EntryPoint) -> str:

@@ -197,12 +197,12 @@ def _whole(text: str, what: str, given: str) -> int:
 def resolve_operators(given: Sequence[str], baseline: str | None, assignments: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """The operators asked for, the baseline last, each with all its options; every assignment must be taken by one.
 
-    `given` holds names, comma lists, or "all"; an assignment is [OP.]NAME=VALUE.
+    `given` holds names, comma lists, or "all"; an assignment is [OP.]NAME=VALUE. "all" are those that can be imported
+    (see `left_out`); one that is named must be.
     """
     ops: list[str] = []
-    for text in given:
-        for name in _parts(text, "--op"):
-            ops += registry.names() if name == "all" else [name]
+    for name in _names(given):
+        ops += [operator.name for operator in registry.load_all()[0]] if name == "all" else [name]
     named = list(dict.fromkeys(ops))
     ops = named if baseline is None or baseline in named else [*named, baseline]
     for op in ops:
@@ -220,6 +220,15 @@ def resolve_operators(given: Sequence[str], baseline: str | None, assignments: S
         for taker in takers:
             options[taker][name] = registry.load(taker).options[name].parse(value)
     return [(op, registry.load(op).resolve(options[op])) for op in ops]
+
+
+def left_out(given: Sequence[str]) -> list[str]:
+    """What "all" in `given` leaves out: a line on each operator of an installed package that cannot be imported."""
+    return list(registry.load_all()[1].values()) if "all" in _names(given) else []
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    return [name for text in given for name in _parts(text, "--op")]
 
 
 def _assignment(text: str) -> tuple[str, str]:
@@ -245,19 +254,25 @@ def check(sweep: Sweep) -> list[Cell]:
     for cell in cells:
         if not all(math.isfinite(value) for value in (cell.flops, cell.bytes_needed) if value is not None):
             raise InputError(f"operator {cell.op} states a cost that is no number at {cell.workload.describe()}; mend its `cost`")
+    ours = registry.built_in()
     for op, options in sweep.ops:
-        if registry.is_file_spec(op):
-            continue  # a user's own constructor runs in the worker, where it can harm nothing
-        check_options(op, options, next(cell.workload for cell in cells if cell.op == op))
+        if op in ours:  # the constructor of a user's file or package runs in the worker, where it can harm nothing
+            check_options(op, options, next(cell.workload for cell in cells if cell.op == op))
     return cells
 
 
 def check_options(op: str, options: Mapping[str, Any], workload: Workload) -> None:
-    """InputError where the operator cannot be built with these options at a workload's shape; nothing is allocated."""
+    """InputError where the operator cannot be built with these options at a workload's shape; nothing is allocated.
+
+    A shape that it refuses with its defaults is none of the user's faults: the record says so, and other operators go on.
+    """
     import torch
 
+    operator = registry.load(op)
     try:
+        if options == operator.resolve({}) and operator.refuses(workload, **options):
+            return
         with torch.device("meta"):
-            registry.load(op).build(workload, options)
+            operator.build(workload, options)
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise InputError(f"operator {op}: {str(error).splitlines()[0]}; see `lisabench ops {op}`") from error

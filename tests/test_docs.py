@@ -1,4 +1,4 @@
-"""What docs/measurement.md states is what the code does and what a stored report says."""
+"""What docs/measurement.md states is what the code does and what a stored report says; docs/operators.md is what the operators say."""
 
 from __future__ import annotations
 
@@ -130,3 +130,10 @@ def test_tolerances_are_those_of_the_code() -> None:
     stated = re.search(r"Tolerances: (.*?)\. ", text())
     assert stated is not None
     assert {dtype: float(value) for value, dtype in re.findall(r"(\S+) \((\w+)\)", stated[1])} == TOLERANCES
+
+
+def test_the_page_of_operators_is_what_they_say_of_themselves() -> None:
+    from lisabench.cli.ops import page
+
+    stands = (TOP / "docs" / "operators.md").read_text(encoding="utf-8")
+    assert stands == page(), "docs/operators.md is stale; mend it by: lisabench ops --markdown > docs/operators.md"

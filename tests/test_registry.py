@@ -7,16 +7,27 @@ from pathlib import Path
 import pytest
 
 from lisabench import registry
+from lisabench.contract import FAMILIES, SYMMETRIES
 from lisabench.errors import InputError
+from lisabench.sweep import check_options
+from lisabench.workload import Grid, Workload
 
 TOP = Path(__file__).parent.parent
 
 
-def test_names_are_the_files() -> None:
-    assert registry.names() == sorted(path.stem for path in (TOP / "operators").glob("*.py") if not path.stem.startswith("_"))
+def test_built_in_names_are_the_files_and_come_first() -> None:
+    files = sorted(path.stem for path in (TOP / "operators").glob("*.py") if not path.stem.startswith("_"))
+    assert registry.built_in() == files
+    assert registry.names()[: len(files)] == files
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", registry.built_in())
+def test_it_can_be_built_without_memory(name: str) -> None:
+    """As a plan is checked before it runs: on the meta device, where tensors hold no numbers."""
+    check_options(name, registry.load(name).resolve({}), Workload(grid=Grid(11, 17), dim=24, heads=2))
+
+
+@pytest.mark.parametrize("name", registry.built_in())
 def test_a_file_describes_the_operator_of_its_name(name: str) -> None:
     operator = registry.load(name)
     assert operator.name == name
@@ -24,6 +35,9 @@ def test_a_file_describes_the_operator_of_its_name(name: str) -> None:
         assert text
     assert operator.reference is not None
     assert operator.cost is not None
+    assert operator.family in FAMILIES
+    assert operator.origin == "built in"
+    assert operator.symmetries(**operator.resolve({})) <= set(SYMMETRIES)
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:
@@ -99,6 +113,9 @@ def test_installed_packages_bring_operators(tmp_path: Path) -> None:
         "from lisabench import registry\nfrom lisabench.errors import InputError\n"
         "assert {'other', 'broken'} <= set(registry.names())\n"
         "assert registry.load('other').origin == 'package other-operators 1.2'\n"
+        "found, broken = registry.load_all()\n"
+        "assert 'other' in [operator.name for operator in found]\n"
+        "assert list(broken) == ['broken'] and 'Missing' in broken['broken'], broken\n"
         "try:\n    registry.load('broken')\nexcept InputError as error:\n    assert 'other-operators' in str(error)\n"
         "else:\n    raise AssertionError\n"
     )

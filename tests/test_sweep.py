@@ -137,3 +137,10 @@ def test_check_refuses_dims_and_huge_plans() -> None:
 def test_all_means_every_operator() -> None:
     names = [name for name, _ in resolve_operators(["all"], "softmax", [])]
     assert len(names) == len(set(names)) >= 5
+
+
+def test_a_shape_that_an_operator_refuses_is_data_unless_its_options_were_set() -> None:
+    shapes = (Shape(grid=Grid(4, 4), dim=30, heads=2),)
+    assert len(check(Sweep(ops=tuple(resolve_operators(["afno,linear"], None, [])), shapes=shapes))) == 2
+    with pytest.raises(InputError, match="num_blocks got 7"):
+        check(Sweep(ops=tuple(resolve_operators(["afno,linear"], None, ["num_blocks=7"])), shapes=shapes))

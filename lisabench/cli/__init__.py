@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lisabench import __version__
-from lisabench.cli import compare, env, ops, report, scale, train_small, verify
+from lisabench.cli import compare, env, new, ops, report, scale, train_small, verify
 from lisabench.errors import LisaBenchError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("ops")(ops.ops)
 app.command("verify")(verify.verify)
+app.command("new")(new.new)
 app.command("env")(env.env)
 
 BROKEN_PIPE = 141

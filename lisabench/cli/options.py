@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def resolve_device(text: str) -> str:
         there = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device that this torch can use"
         raise UnavailableError(f"--device {text} is not there: this machine has {there}; use --device cpu or auto")
     return f"cuda:{index}"
+
+
+def tell_left_out(ops: Sequence[str]) -> None:
+    """Says on stderr which operators "all" leaves out, and why; the others go on."""
+    from lisabench.cli.console import lines, messages
+    from lisabench.sweep import left_out
+
+    lines(messages(), *(f"left out: {why}" for why in left_out(ops)))
 
 
 def default_run(command: str, what: str) -> Path:

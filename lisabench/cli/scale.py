@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lisabench.cli.options import check_threads, default_run, positive, resolve_device
+from lisabench.cli.options import check_threads, default_run, positive, resolve_device, tell_left_out
 from lisabench.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def scale(
         shapes = _shapes(tokens, resolution, patch or PATCH, preset, dim, heads)
         compared = None if no_baseline else baseline or BASELINE
         sweep = _sweep((op, compared, op_option or []), shapes, batch, mode, dtype, scope, resolve_device(device), compiled, seed)
+        if not quiet:
+            tell_left_out(op)
         plan, cells = _plan(sweep, compared, threads)
     if resume:
         _same_plan(plan, out)  # type: ignore[arg-type]
@@ -159,7 +161,8 @@ def _plan(sweep: Sweep, baseline: str | None, threads: int | None) -> tuple[dict
         defaults = operator.resolve({})
         given = {key: value for key, value in options.items() if value != defaults[key]}
         stated = {"options": options, "given": given, "origin": operator.origin, "digest": sweep.digests.get(name)}
-        operators[name] = stated | ({"caveat": operator.caveat} if operator.caveat else {})
+        more = {"family": operator.family, "caveat": operator.caveat}
+        operators[name] = stated | {key: text for key, text in more.items() if text}
     plan = {
         "schema": 1,
         "kind": "scale",

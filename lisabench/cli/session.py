@@ -84,15 +84,22 @@ def run_and_render(
 
 def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
     """Renders a run that is on disk: results.csv and figures beside it, the table and the fits on stdout."""
+    from rich.table import Table
+
     from lisabench.render.bundle import render_run
-    from lisabench.render.terminal import fits_text, notes
+    from lisabench.render.growth import growth
+    from lisabench.render.terminal import notes
     from lisabench.results import read_run
 
     run = read_run(out)
     if not as_json:
         console = results()
         console.print(fitting_table(run, console))
-        lines(console, *fits_text(run))
+        for part in growth(run):
+            if isinstance(part, Table):
+                console.print(part)
+            else:
+                lines(console, part)
         lines(console, *notes(run), style="dim")
     written = render_run(run)
     if quiet:
@@ -136,6 +143,7 @@ class Watch(Bar):
                 console=messages(),
                 transient=True,
                 refresh_per_second=2,
+                redirect_stdout=sys.stdout.isatty(),  # rich would send records that go to a file or a pipe to the terminal
             )
             self.task = self.bar.add_task("starting", total=len(cells), left="")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lisabench.cli.options import check_threads, default_run, positive, resolve_device
+from lisabench.cli.options import check_threads, default_run, positive, resolve_device, tell_left_out
 from lisabench.errors import InputError
 
 EPOCHS, SEEDS, BASELINE, DATA, DEVICE = 20, "3", "softmax", "digits", "auto"
@@ -70,6 +70,8 @@ def train_small(
             "device": resolve_device(device or DEVICE),
             "threads": threads,
         } | _operators(op or ["lisa"], compared, op_option or [])
+        if not quiet:
+            tell_left_out(op or [])
     from lisabench.train.engine import check_models, planned_points
 
     points = planned_points(plan)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lisabench import units
+from lisabench.cli.console import Bar, messages
 from lisabench.errors import LisaBenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from lisabench.law import Finding
     from lisabench.run.audit import Audit
     from lisabench.workload import Workload
 
@@ -43,41 +45,58 @@ def verify(
 ) -> None:
     """Check operators against their dense reference and the laws that hold for all, or with --flops their FLOPs against counters."""
     from lisabench import registry
-    from lisabench.cli.options import resolve_device
+    from lisabench.cli.options import resolve_device, tell_left_out
     from lisabench.laws import DIM, GRIDS, HEADS
     from lisabench.sweep import check_options, resolve_operators
     from lisabench.workload import Workload
 
     device = resolve_device(device)
     asked = resolve_operators(op or ["all"], None, op_option or [])
+    ours = registry.built_in()
     for name, options in asked:
-        if not registry.is_file_spec(name):
+        if name in ours and options != registry.load(name).resolve({}):  # what else is wrong with it, the laws tell
             check_options(name, options, Workload(grid=GRIDS[-1], dim=DIM, heads=HEADS))
+    tell_left_out(op or ["all"])
     (_verify_flops if flops else _verify_laws)(asked, device, as_json=as_json)
 
 
 def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
-    from rich.text import Text
-
     from lisabench import registry
     from lisabench.cli.console import results
+    from lisabench.cli.findings import line, print_count, print_table
+    from lisabench.laws import LAWS
     from lisabench.laws import verify as verify_operator
 
-    broken = 0
     console = results()
-    for name, options in asked:
-        with redirect_stdout(sys.stderr):  # a user's operator may print: on stdout only results may stand
-            findings = list(verify_operator(registry.load(name), options, device=device))
-        for finding in findings:
-            broken += finding.holds is False
-            if as_json:
-                print(json.dumps({"op": name, "law": finding.law, "holds": finding.holds, "detail": finding.detail}))
-            else:
-                word = {True: ("holds", "green"), False: ("BROKEN", "bold red"), None: ("absent", "yellow")}[finding.holds]
-                where = f"{name.rpartition(':')[2]:<16} {finding.law:<26} "
-                console.print(Text.assemble(where, word, f"  {finding.detail}"), soft_wrap=True)
+    found: dict[str, list[Finding]] = {}
+    with _Watch(asked, steps=len(LAWS)) as watch:
+        for name, options in asked:
+            watch.started(name)
+            found[name] = []
+            for finding in _quiet(verify_operator(registry.load(name), options, device=device)):
+                found[name].append(finding)
+                watch.update(advance=1)
+                if as_json:
+                    print(json.dumps({"op": name, "law": finding.law, "holds": finding.holds, "detail": finding.detail}), flush=True)
+                elif len(asked) == 1:
+                    console.print(line(name, finding), soft_wrap=True)
+    if not as_json:
+        if len(asked) > 1:
+            print_table(console, found)
+        print_count(console, found)
+    broken = sum(finding.holds is False for findings in found.values() for finding in findings)
     if broken:
         raise LawsBrokenError(f"{broken} {'law is' if broken == 1 else 'laws are'} broken; the lines above say where")
+
+
+def _quiet(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings as they come; what a user's operator prints meanwhile goes to stderr, as only results may stand on stdout."""
+    while True:
+        with redirect_stdout(sys.stderr):
+            finding = next(findings, None)
+        if finding is None:
+            return
+        yield finding
 
 
 def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
@@ -85,13 +104,16 @@ def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, a
     from lisabench.run.audit import audit, audited_workload
 
     rows: list[Audit] = []
-    for name, options in asked:
-        with redirect_stdout(sys.stderr):
-            found = audit(name, options, device=device)
-        rows += found
-        if as_json:
-            for row in found:
-                print(json.dumps(row.record()))
+    with _Watch(asked, steps=1) as watch:
+        for name, options in asked:
+            watch.started(name)
+            with redirect_stdout(sys.stderr):
+                found = audit(name, options, device=device)
+            watch.update(advance=1)
+            rows += found
+            if as_json:
+                for row in found:
+                    print(json.dumps(row.record()), flush=True)
     if not as_json:
         print_audit(results(), rows, audited_workload(device))
     off = sum(not row.holds for row in rows)
@@ -99,6 +121,23 @@ def _verify_flops(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, a
         raise LawsBrokenError(
             f"{off} of {len(rows)} FLOP figures {'is' if off == 1 else 'are'} off or absent; the lines above say where and why"
         )
+
+
+class _Watch(Bar):
+    """A progress bar on a terminal; none for one operator, whose results are printed as they come."""
+
+    def __init__(self, asked: Sequence[tuple[str, Any]], *, steps: int) -> None:
+        if len(asked) > 1 and sys.stderr.isatty():
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (BarColumn(bar_width=12), MofNCompleteColumn(), TextColumn("{task.description}"))
+            # rich would send JSON lines that go to a file or a pipe to the terminal.
+            redirect = sys.stdout.isatty()
+            self.bar = Progress(*columns, console=messages(), transient=True, refresh_per_second=4, redirect_stdout=redirect)
+            self.task = self.bar.add_task("starting", total=steps * len(asked))
+
+    def started(self, name: str) -> None:
+        self.update(description=name.rpartition(":")[2])
 
 
 def print_audit(console: Console, rows: Sequence[Audit], workload: Workload) -> None:

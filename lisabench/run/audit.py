@@ -139,6 +139,9 @@ def _figures(
     unseen = [name for name in left_out if name in _OPAQUE or not name.startswith("aten::")]
     shares = {"torch": _share(total, analytic), "fvcore": None if fvcore is None else _share(fvcore, analytic)}
     off = {counter: share for counter, share in shares.items() if share is not None and abs(share - 1) > AGREE_WITHIN}
+    missing = _missing(off, {"torch": tally, "fvcore": by_fvcore or {}}, whole, left_out) if off else None
+    if analytic == 0 and total > 0:  # of which nothing is a share
+        missing = f"0 FLOPs are stated; torch counts {total:.4g}, in {', '.join(name.removeprefix('aten::') for name in tally)}"
     return {
         "analytic": analytic,
         "fvcore": fvcore,
@@ -146,7 +149,7 @@ def _figures(
         "coverage": shares["torch"],
         "fvcore_coverage": shares["fvcore"],
         "counted_in": tally,
-        "missing": _missing(off, {"torch": tally, "fvcore": by_fvcore or {}}, whole, left_out) if off else None,
+        "missing": missing,
         "excuse": f"no counter sees into {', '.join(unseen)}" if off and unseen else None,
         "left_out": tuple(name.removeprefix("aten::") for name in left_out),
         "stock_torch": _share(sum(stock.values()), whole),

@@ -41,8 +41,9 @@ def planned_points(plan: dict[str, Any]) -> list[Point]:
 
 
 def check_models(points: Sequence[Point]) -> None:
-    """InputError for options that an operator does not take in this model; a user's own constructor is not run for it."""
-    for point in {point.op: point for point in points if not registry.is_file_spec(point.op)}.values():
+    """InputError for options that an operator does not take in this model; the constructor of a user's file or package is not run for it."""
+    ours = registry.built_in()
+    for point in {point.op: point for point in points if point.op in ours}.values():
         try:
             point.model()  # small: no need of the meta device, whose imports take a second
         except ValueError as error:

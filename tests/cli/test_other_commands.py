@@ -1,73 +1,68 @@
-"""`ops`, `verify`, `env`, `report` and `compare` as their users meet them."""
+"""`env`, `report` and `compare` as their users meet them, and the help of all commands."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, only_error
+from conftest import PROGRAM, SMALL, only_error
 from rich.console import Console
 from rich.table import Table
 
-from lisabench import registry
 from lisabench.cli import console
 from lisabench.cli.compare import compare
 from lisabench.journal import Journal, blank_record
+from lisabench.laws import LAWS
 from lisabench.render.terminal import plan_table
 from lisabench.workload import MODES, Grid, Workload, most_square
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.mark.parametrize("command", ["scale", "train-small", "report", "compare", "ops", "verify", "env"])
+@pytest.mark.parametrize("command", ["scale", "train-small", "report", "compare", "ops", "verify", "new", "env"])
 def test_every_command_has_help(command: str, lisabench: Run) -> None:
     done = lisabench(command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
 
 
-def test_ops_lists_all_and_shows_one_in_full(lisabench: Run) -> None:
-    listed = [json.loads(line) for line in lisabench("ops", "--json").stdout.splitlines()]
-    assert [operator["name"] for operator in listed] == registry.names()
-    assert all(operator["source"] for operator in listed)
-    table = lisabench("ops").stdout
-    assert all(name in table for name in registry.names())
-    one = lisabench("ops", "lisa").stdout
-    assert "reconstruct" in one
-    assert "patterns=4" in one
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("args", "drawn"),
+    [
+        (("verify", "--op", "identity,linear"), f"{2 * len(LAWS)}/{2 * len(LAWS)}"),
+        (("scale", "--op", "identity,linear", "--no-baseline", "--tokens", "16", *SMALL, "--out", "run"), "2/2"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_progress_is_drawn_on_a_terminal_and_json_lines_go_to_the_pipe(args: tuple[str, ...], drawn: str, tmp_path: Path) -> None:
+    """rich would send what is printed while a bar is drawn to the bar's terminal."""
+    import pty
 
-
-@pytest.mark.parametrize(("name", "words"), [("lisaa", "did you mean 'lisa'"), ("nowhere.py:Mixer", "is not there")])
-def test_ops_refuses(name: str, words: str, lisabench: Run) -> None:
-    done = lisabench("ops", name)
-    assert done.returncode == 2
-    assert words in only_error(done)
-
-
-def test_verify_says_what_holds(lisabench: Run) -> None:
-    done = lisabench("verify", "--op", "linear", "--json")
-    assert done.returncode == 0
-    assert {finding["holds"] for finding in map(json.loads, done.stdout.splitlines())} == {True}
-
-
-def test_verify_tells_what_is_broken_and_what_is_absent(lisabench: Run, own_operators: Path) -> None:
-    done = lisabench("verify", "--op", "own.py:Plain,own.py:Raises")
-    assert done.returncode == 1
-    assert "states no reference" in done.stdout
-    assert "no such luck" in done.stdout
-    assert "laws are broken" in only_error(done)
-
-
-def test_verify_refuses_wrong_options(lisabench: Run) -> None:
-    done = lisabench("verify", "--op", "lisa", "--op-option", "engine=magic")
-    assert done.returncode == 2
-    assert "valid: auto, fft, dense" in only_error(done)
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen([PROGRAM, *args, "--json"], stdout=subprocess.PIPE, stderr=theirs, env=environment, cwd=tmp_path) as running:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's end, once the program has gone
+            while piece := os.read(ours, 65536):
+                shown += piece
+        assert running.stdout
+        results = running.stdout.read().decode()
+    os.close(ours)
+    assert running.returncode == 0
+    assert drawn.encode() in shown
+    assert b'"op"' not in shown
+    assert {json.loads(line)["op"] for line in results.splitlines()} == {"identity", "linear"}
 
 
 def test_the_bare_program_prints_its_help(lisabench: Run) -> None:

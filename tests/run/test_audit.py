@@ -139,3 +139,12 @@ def test_what_fails_or_is_refused_says_why(tmp_path: Path) -> None:
         assert row.absent["torch"] == "refused: no oblong grids"
         assert row.torch is None
         assert row.holds
+
+
+def test_stated_zeros_are_held_to_the_counters(tmp_path: Path) -> None:
+    """Nothing is a share of 0 FLOPs: what is counted all the same is told."""
+    forward, backward = own(tmp_path, factor=0.0)
+    assert not forward.holds
+    assert not backward.holds
+    assert "0 FLOPs are stated; torch counts" in (forward.missing or "")
+    assert all(row.holds for row in audit("identity", {}))
