@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 WORKLOAD = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch", "height", "width", "tokens")
 # What all points of a curve over tokens share.
 CURVE = ("device", "scope", "mode", "dtype", "compiled", "dim", "heads", "batch")
+# The operator that mixes nothing: what any other costs at the least, and so never the best of them.
+FLOOR = "identity"
 FIGURES = {
     "latency_s": ("median", "ci_low", "ci_high", "p05", "p95", "count", "seconds", "kind", "stopped_by"),
     "ratio": ("median", "ci_low", "ci_high", "rounds"),
@@ -50,11 +52,16 @@ class Run:
         name = op.rpartition(":")[2] if ".py:" in op else op
         return f"{name} ({', '.join(f'{k}={v}' for k, v in given.items())})" if given else name
 
+    def family(self, op: str) -> str:
+        """What the operator is grouped by; "" for a user's own operator and in runs that do not state it."""
+        found: str = self.plan.get("operators", {}).get(op, {}).get("family", "")
+        return found
+
     def frame(self) -> pd.DataFrame:
         """One row a record; see `table`."""
-        return table(
-            self.records, labels={record["op"]: self.label(record["op"]) for record in self.records}, environments=self.environments
-        )
+        ops = {record["op"] for record in self.records}
+        labels, families = ({op: of(op) for op in ops} for of in (self.label, self.family))
+        return table(self.records, labels=labels, families=families, environments=self.environments)
 
 
 def read_run(path: Path, *, kind: str = "scale") -> Run:
@@ -70,14 +77,18 @@ def read_run(path: Path, *, kind: str = "scale") -> Run:
 
 
 def table(
-    records: Sequence[Record], *, labels: Mapping[str, str] | None = None, environments: Mapping[str, Any] | None = None
+    records: Sequence[Record],
+    *,
+    labels: Mapping[str, str] | None = None,
+    families: Mapping[str, str] | None = None,
+    environments: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """A row a record. Figures that are absent are NaN; options and conditions are JSON text; raw samples stay in the records."""
     import pandas as pd
 
     known = environments or {}
     devices = {r["device"]: _device_words(known.get(r["environment"]), r["device"]) for r in records if r["environment"]}
-    rows = [dict(_flat(record, labels or {}, known)) for record in records]
+    rows = [dict(_flat(record, labels or {}, families or {}, known)) for record in records]
     for row in rows:  # a cell that never ran has no environment: it was meant for the device of the others
         row["device_name"] = row["device_name"] or devices.get(row["device"], row["device"])
     frame = pd.DataFrame(rows)
@@ -91,9 +102,12 @@ def table(
     return frame
 
 
-def _flat(record: Record, labels: Mapping[str, str], environments: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _flat(
+    record: Record, labels: Mapping[str, str], families: Mapping[str, str], environments: Mapping[str, Any]
+) -> Iterable[tuple[str, Any]]:
     environment = environments.get(record["environment"] or "")
     yield "label", labels.get(record["op"], record["op"])
+    yield "family", families.get(record["op"], "")
     yield "device_name", _device_words(environment, record["device"]) if environment else None
     for name, value in record.items():
         if name in FIGURES:

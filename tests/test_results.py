@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lisabench.journal import blank_record
-from lisabench.results import curves, samples_by_tokens, table
+from lisabench.results import Run, curves, samples_by_tokens, table
 
 ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
 
@@ -56,6 +57,14 @@ def test_a_cell_that_never_ran_belongs_to_the_device_of_the_others() -> None:
     frame = table([record(4, **OK), record(8), record(4, **OK | {"environment": "g"}, device="cuda:0")], environments=ENVIRONMENTS)
     assert list(frame["device_name"]) == ["a CPU, 2 threads", "a CPU, 2 threads", "a GPU"]
     assert list(table([record(8)])["device_name"]) == ["cpu"]
+
+
+def test_a_family_is_what_the_plan_states_and_empty_where_it_states_none() -> None:
+    stated = {"linear": {"given": {}, "family": "kernel"}, "mine.py:A": {"given": {}}}
+    records = [record(4, **OK), record(8, op="mine.py:A")]
+    run = Run(path=Path("run"), plan={"operators": stated}, records=records, environments=ENVIRONMENTS)
+    assert list(run.frame()["family"]) == ["kernel", ""]
+    assert list(Run(path=Path("old"), plan={}, records=records, environments={}).frame()["family"]) == ["", ""]
 
 
 def test_an_empty_run_has_the_columns() -> None:

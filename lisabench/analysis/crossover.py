@@ -44,15 +44,19 @@ class Crossover:
             if self.always is None:
                 return f"none up to {self.up_to:,.0f} tokens: {first_name} and {second_name} are equal"
             return f"none up to {self.up_to:,.0f} tokens: {first_name if self.always == 'first' else second_name} stays {better}"
-        where = self._where(self.size)
+        where = self.where
         if self.after == "second":
             return f"{first_name} is {better} than {second_name} only up to {where}"
         if quantity == "latency":
             return f"{first_name} overtakes {second_name} at {where}"
         return f"{first_name} becomes {better} than {second_name} at {where}"
 
-    def _where(self, size: float) -> str:
+    @property
+    def where(self) -> str:
         """Size and interval, to the first digit of the interval's width but no less than two: '5,900 tokens (5,500 to 6,300)'."""
+        size = self.size
+        if size is None:
+            return "nowhere"
         smallest = self.ci_low or size
         width = (self.ci_high or self.up_to) - smallest
         step = 10 ** math.floor(math.log10(max(1, min(width, smallest / 10))))

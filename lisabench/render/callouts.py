@@ -10,33 +10,76 @@ import numpy as np
 from lisabench.render.labels import Box, Ending, Occupied, Placed, Points, along, beside
 from lisabench.render.palette import Font, text_size
 
-_DISTANCES = (4.5, 6.0, 8.0, 11.0, 15.0, 20.0, 27.0, 36.0, 46.0)
+_DISTANCES = (4.5, 6.0, 8.0, 11.0, 15.0, 20.0, 27.0, 36.0, 46.0, 58.0, 72.0)
+_ROUNDS = 3  # orders in which names choose, until all have room
 _PLAINLY_BESIDE = 7.0  # points; a name further off has a line to its point
 
 
 def place_callouts(
-    occupied: Occupied, wanted: Sequence[Ending], foreign: Sequence[Points], texts: Sequence[Box] = ()
+    occupied: Occupied,
+    wanted: Sequence[Ending],
+    foreign: Sequence[Points],
+    texts: Sequence[Box] = (),
+    faint: Occupied | None = None,
 ) -> list[Placed | None]:
     """A place for the name of each point, None where there is no room; those with the least room choose first. `foreign` are the points
     of others, for each: a name that is nearer to one of those than to its own has a line to its own. No line runs through a name, or
-    through one of the `texts` that are there already."""
+    through one of the `texts` that are there already. What is `faint` is covered only where all else is no better."""
     options = [[box for box in beside(one.point, text_size(one.name, one.font), _DISTANCES) if occupied.is_free(box)] for one in wanted]
+    order = sorted(range(len(wanted)), key=lambda index: (len(options[index]), index))
+    best: tuple[list[Placed | None], Occupied] | None = None
+    for _ in range(_ROUNDS):
+        attempt = occupied.copy()
+        placed = _place_in(order, attempt, wanted, options, foreign, texts, faint)
+        if best is None or placed.count(None) < best[0].count(None):
+            best = placed, attempt
+        if None not in placed:
+            break
+        order.sort(key=lambda index: placed[index] is not None)  # what had no room chooses first in the next round, from anywhere
+        for index in order[: placed.count(None)]:
+            options[index] += _anywhere(occupied, text_size(wanted[index].name, wanted[index].font))
+    assert best is not None
+    occupied.replace(best[1])
+    return best[0]
+
+
+def _anywhere(occupied: Occupied, size: tuple[float, float]) -> list[Box]:
+    """Free boxes of a size all over a panel, some hundreds at most."""
+    area, (width, height) = occupied.area, size
+    step = max(6.0, np.sqrt((area.right - area.left) * (area.top - area.bottom) / 400))
+    lefts, bottoms = np.arange(area.left + 1, area.right - width, step), np.arange(area.bottom + 1, area.top - height, step)
+    boxes = [Box(float(left), float(bottom), float(left) + width, float(bottom) + height) for left in lefts for bottom in bottoms]
+    return [box for box in boxes if occupied.is_free(box)]
+
+
+def _place_in(
+    order: Sequence[int],
+    occupied: Occupied,
+    wanted: Sequence[Ending],
+    options: Sequence[Sequence[Box]],
+    foreign: Sequence[Points],
+    texts: Sequence[Box],
+    faint: Occupied | None,
+) -> list[Placed | None]:
     placed: list[Placed | None] = [None] * len(wanted)
     lines: list[Points] = []
-    for index in sorted(range(len(wanted)), key=lambda index: (len(options[index]), index)):
+    for index in order:
         one = wanted[index]
         names = [*texts, *(other.box for other in placed if other)]
         best: tuple[float, Box, Points | None] | None = None
         for box in options[index]:
             if not occupied.is_free(box):
                 continue
-            leader = _line_to(one.point, box, foreign[index])
-            if leader is not None and any(_crosses(leader, name) for name in names):
+            cost = _distance(box, np.array([one.point])) + (0 if faint is None or faint.is_free(box) else 8)
+            if best is not None and cost >= best[0]:  # a line to it would only cost more
                 continue
-            cost = _distance(box, np.array([one.point]))
+            leader = _line_to(one.point, box, foreign[index])
             if leader is not None:
                 cost += 6 + 25 * occupied.share_hit(along(leader)) + 40 * any(_meet(leader, line) for line in lines)
-            if best is None or cost < best[0]:
+                cost += 15 * _passed(leader, foreign[index])
+            if best is not None and cost >= best[0]:
+                continue
+            if leader is None or not any(_crosses(leader, name) for name in names):
                 best = cost, box, leader
         if best:
             _, box, leader = best
@@ -116,6 +159,12 @@ def _line_to(point: tuple[float, float], box: Box, foreign: Points) -> Points | 
 def _crosses(path: Points, box: Box) -> bool:
     x, y = along(path).T
     return bool(((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).any())
+
+
+def _passed(path: Points, points: Points) -> int:
+    """How many of the points a line runs through, each of which a reader could take for the one that it leads to."""
+    apart = along(path)[:, None] - points[None]
+    return int((np.hypot(apart[..., 0], apart[..., 1]).min(axis=0, initial=np.inf) < 3.5).sum())
 
 
 def _meet(one: Points, other: Points) -> bool:

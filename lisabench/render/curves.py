@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,22 +13,25 @@ from numpy.typing import NDArray
 from lisabench import units
 from lisabench.render.labels import Points
 from lisabench.render.palette import DASHES, FAILURES, Look, looks
+from lisabench.results import FLOOR
 
 Floats = NDArray[np.float64]
 
 SUBJECT = "lisa"
-SUBJECT_WEIGHT, _BASELINE_WEIGHT = 1.8, 1.4
+_FAR_UNDER = 10  # times: a decade of empty axis
+SUBJECT_WEIGHT, BASELINE_WEIGHT = 1.8, 1.4
 
 
 @dataclass(frozen=True)
 class Quantity:
     """What a figure shows: its column of the frame (with those of its 95% interval), its axis with the text for a value and a number of
-    digits and the base of its ticks, and what the footnote says of it."""
+    digits and the base of its ticks, what the footnote says of it, and what the best one is."""
 
     name: str
     column: str
     axis: str
     note: str
+    best: str
     text: Callable[[float, int], str]
     base: int = 10
     low: str | None = None
@@ -50,24 +53,37 @@ FLOPS_NOTE = "analytic count: a multiply-add is 2, a complex FFT of n points 5 n
 QUANTITIES: Mapping[str, Quantity] = {
     quantity.name: quantity
     for quantity in (
-        Quantity("latency", "latency_s.median", "Latency per call", "median", units.seconds, 10, "latency_s.ci_low", "latency_s.ci_high"),
+        Quantity(
+            "latency",
+            "latency_s.median",
+            "Latency per call",
+            "median",
+            "fastest",
+            units.seconds,
+            low="latency_s.ci_low",
+            high="latency_s.ci_high",
+        ),
         Quantity(
             "memory",
             "memory_bytes.transient",
             "Transient memory",
             "peak above inputs, parameters and what the module keeps",
+            "smallest",
             units.size_in_bytes,
             base=2,
         ),
-        Quantity("flops", "flops.analytic", "FLOPs per call", FLOPS_NOTE, _flops),
+        Quantity("flops", "flops.analytic", "FLOPs per call", FLOPS_NOTE, "cheapest", _flops),
     )
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """An operator with its options in one panel: its curve in order of tokens, and how it ends if that is a failure."""
+    """An operator with its options in one panel: its curve in order of tokens, and how it ends if that is a failure. `mark` stands
+    behind its name."""
 
+    op: str
+    family: str
     label: str
     look: Look
     dashes: Any
@@ -78,6 +94,7 @@ class Series:
     high: Floats
     other_grids: Points
     failure: tuple[str, float, float] | None
+    mark: str = ""
 
     @property
     def end(self) -> tuple[float, float]:
@@ -87,13 +104,17 @@ class Series:
 
 def layer_of(weight: float) -> int:
     """The subject lies over the others; a baseline under them, so that a curve of the same height stays in sight."""
-    return 2 if weight == SUBJECT_WEIGHT else 0 if weight == _BASELINE_WEIGHT else 1
+    return 2 if weight == SUBJECT_WEIGHT else 0 if weight == BASELINE_WEIGHT else 1
 
 
 @dataclass(frozen=True)
 class Panel:
+    """What a panel shows: curves with their names; `known` ones that are named elsewhere; `others`, which are only to be seen."""
+
     title: tuple[str, ...]
     series: tuple[Series, ...]
+    known: tuple[Series, ...] = ()
+    others: tuple[Series, ...] = ()
 
 
 # What makes a panel, in the order in which panels are sorted and titles speak, and how a title or the footnote says it.
@@ -113,8 +134,9 @@ _NATURAL_ORDER = {name: place for place, name in enumerate(("mixing", "layer", "
 def complete(frame: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     """The frame with every column that is needed, the figures as floats: a run in which nothing was measured may lack some."""
     needed = ["op", "label", "status", "tokens", "height", "width", *PANEL_KEYS] if frame.empty else []
-    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *needed, *figures])))
-    return frame.astype(dict.fromkeys(figures, float)).assign(device_name=frame["device_name"].fillna(frame["device"]))
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, "family", *needed, *figures])))
+    known = {"device_name": frame["device_name"].fillna(frame["device"]), "family": frame["family"].astype(object).fillna("")}
+    return frame.astype(dict.fromkeys(figures, float)).assign(**known)
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,7 @@ class Variant:
     """An operator with its options, and how it is drawn in every panel."""
 
     op: str
+    family: str
     label: str
     look: Look
     dashes: Any
@@ -138,10 +161,11 @@ def variants_of(frame: pd.DataFrame, baseline: str | None) -> list[Variant]:
     """Every operator with every set of options, in an order that does not depend on that of the rows: LiSA strongest, then the baseline."""
     found = looks(frame["op"])
     names = frame[["op", "label"]].drop_duplicates().sort_values(["op", "label"])
-    weights = {baseline: _BASELINE_WEIGHT, SUBJECT: SUBJECT_WEIGHT}
+    families = frame.groupby("op")["family"].first()
+    weights = {baseline: BASELINE_WEIGHT, SUBJECT: SUBJECT_WEIGHT}
     usual = 0.8 if len(names) > 12 else 1.0
     return [
-        Variant(str(op), str(label), found[str(op)], DASHES[place % len(DASHES)], weights.get(str(op), usual))
+        Variant(str(op), str(families[op]), str(label), found[str(op)], DASHES[place % len(DASHES)], weights.get(str(op), usual))
         for op, group in names.groupby("op")
         for place, label in enumerate(group["label"])
     ]
@@ -166,7 +190,8 @@ def _curve(rows: pd.DataFrame, quantity: Quantity, variant: Variant) -> Series |
     if not len(curve) and failure is None:
         return None
     other_grids = others[["tokens", quantity.column]].to_numpy(float)
-    return Series(variant.label, variant.look, variant.dashes, variant.weight, tokens, values, low, high, other_grids, failure)
+    drawing = variant.look, variant.dashes, variant.weight
+    return Series(variant.op, variant.family, variant.label, *drawing, tokens, values, low, high, other_grids, failure)
 
 
 def _continued(tokens: Floats, values: Floats, at: float) -> float:
@@ -192,7 +217,18 @@ def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> 
     for title, group in cut(frame):
         series = [_curve(rows, quantity, variant) for variant in variants if len(rows := variant.rows(group))]
         panels.append(Panel(title, tuple(one for one in series if one)))
-    return panels
+    return _without_floor(panels)
+
+
+def _without_floor(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels as they are, or without the floor where an axis that shows it would be empty for the most part."""
+    values: dict[bool, list[float]] = {True: [], False: []}
+    for panel in panels:
+        for one in panel.series:
+            values[one.op == FLOOR] += one.values.tolist()
+    if not (values[True] and values[False]) or max(values[True]) * _FAR_UNDER > min(values[False]):
+        return list(panels)
+    return [replace(panel, series=tuple(one for one in panel.series if one.op != FLOOR)) for panel in panels]
 
 
 def _rank(part: Any) -> tuple[int, float, str]:
@@ -222,6 +258,13 @@ def not_shown(frame: pd.DataFrame, drawn: Collection[str], zero: Mapping[str, st
     return ["not shown: " + ", ".join(f"{label} ({why})" for label, why in sorted(absent.items()))] if absent else []
 
 
+def least_of(frame: pd.DataFrame, quantity: Quantity) -> dict[str, str]:
+    """What costs nothing, or is the floor, and what is to be said of it where it is not on the axis."""
+    ok = frame[frame["status"] == "ok"]
+    most = ok[(ok["op"] == FLOOR) | (ok[quantity.column] == 0)].groupby("label")[quantity.column].max()
+    return {str(label): f"far below, {quantity.text(value, 2)} at most" if value else "0" for label, value in most.items()}
+
+
 def own_up(frame: pd.DataFrame) -> list[str]:
     """Where LiSA's code comes from, if it is in the frame."""
     return ["LiSA: reconstruction from the paper's abstract"] if SUBJECT in set(frame["op"]) else []
@@ -236,5 +279,6 @@ def footnote(frame: pd.DataFrame, panels: Sequence[Panel], quantity: Quantity) -
     parts.append(f"{note} with 95% interval" if any(np.isfinite(one.low).any() for one in series) else note)
     if any(one.failure and len(one.tokens) for one in series):
         parts.append("dotted: extrapolated to the size that failed")
-    zero = frame.loc[(frame["status"] == "ok") & (frame[quantity.column] == 0), "label"]
-    return parts + not_shown(frame, {one.label for one in series}, dict.fromkeys(zero, "0")) + own_up(frame)
+    shown = {one.label for one in series}
+    least = {label: why for label, why in least_of(frame, quantity).items() if why == "0" or label not in shown}
+    return parts + not_shown(frame, shown, least) + own_up(frame)

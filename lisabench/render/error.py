@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lisabench import units
+from lisabench.render import families
 from lisabench.render.curves import PANEL_KEYS, common, complete, cut, not_shown, own_up, variants_of
-from lisabench.render.palette import CVPR_FULL, Style
+from lisabench.render.page import INK, Sign
+from lisabench.render.palette import CVPR_FULL, Look, Style
 from lisabench.render.scatter import draw_fields
 from lisabench.render.traces import Field, Plot, tokens_note, trace
 
@@ -51,15 +53,15 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
             bare.append(", ".join(title))
     if not fields:
         return None
-    key = tuple((shape, dtype) for dtype, shape in shapes.items()) if len(shapes) > 1 else ()
+    key = tuple(Sign(dtype, INK, Look(INK, shape)) for dtype, shape in shapes.items()) if len(shapes) > 1 else ()
     plot = Plot("Latency per call", "Rounding error (relative)", lambda value: units.seconds(value, 1), _power, key)
     spans = any(np.isfinite(one.spans).any() for field in fields for one in field.traces)
     note = [*common(frame), tokens_note(fields, style)]
     note.append("median latency" + (", with its 95% interval where that is wider than the marker" if spans else ""))
     note.append("error: ‖out − ref‖ / ‖ref‖ to the operator's own float64 dense reference, not to softmax")
     note += [f"no figures for {title}" for title in bare]
-    drawn = {one.variant.label for field in fields for one in field.traces}
-    return draw_fields(plot, fields, [*note, *not_shown(frame, drawn, _zero(frame)), *own_up(frame)], style)
+    drawn = {one.label for field in fields for one in field.traces}
+    return draw_fields(*families.split(plot, fields), [*note, *not_shown(frame, drawn, _zero(frame)), *own_up(frame)], style)
 
 
 def _zero(frame: pd.DataFrame) -> dict[str, str]:

@@ -19,13 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisabench.errors import unknown
-from lisabench.render import error, labels, roofline
-from lisabench.render.curves import QUANTITIES, SUBJECT_WEIGHT, Panel, Quantity, Series, complete, footnote, layer_of, panels_of
+from lisabench.render import error, families, labels, roofline
+from lisabench.render.curves import QUANTITIES, SUBJECT_WEIGHT, Panel, Quantity, Series, complete, footnote, layer_of, least_of, panels_of
 from lisabench.render.labels import Area, Ending, Occupied, Placed
-from lisabench.render.page import Page, arrange, columns_of, marker_of, save
+from lisabench.render.page import CONTEXT, Page, Sign, arrange, columns_of, marker_of, save
 from lisabench.render.palette import CVPR_FULL, FAILURES, Style, padded, text_size, token_labels, value_ticks, wrap
 
 _TEXT_GAP = 7.0  # points between a panel and the labels on its right
+_TALLEST = 440.0  # points for all rows of panels with a key: the rest of a page is for what is written around them, and a caption
 _PAD = 6.0  # points between the outermost data and the edges of a panel
 
 
@@ -40,26 +41,29 @@ class _Sheet:
     tokens: tuple[int, ...]
 
 
-def _layout(panels: list[Panel], quantity: Quantity, footnote: Sequence[str], style: Style) -> _Sheet:
-    """Measures everything: as many panels side by side as keep 2 inches each, each as tall as its labels need."""
+def _layout(panels: list[Panel], quantity: Quantity, footnote: Sequence[str], style: Style, key: Sequence[Sign]) -> _Sheet:
+    """Measures everything: as many panels side by side as keep 2 inches each, in a figure with a key 1.6, each as tall as its labels
+    need."""
     label_font = style.font(style.text - 0.5, weight="bold")  # the widest that a label can be
     series = [one for panel in panels for one in panel.series]
     tokens = sorted({int(count) for one in series for count in [*one.tokens, one.end[0]]})
     values = np.concatenate([np.empty(0), *(part for one in series for part in (one.values, one.low, one.high, [one.end[1]]))])
     values = values[values > 0] if (values > 0).any() else np.array([1.0])
 
-    columns = columns_of(len(panels), style)
+    columns = columns_of(len(panels), style, small=bool(key))
     cell = (style.width * 72 - 40) / columns
-    narrow = min(0.38 * cell, 100)
+    narrow = min((0.46 if key else 0.38) * cell, 100)
     texts = {one.label: wrap(re.split(r"(?<=[,:/])|(?= \()", one.label), "", narrow, label_font) for one in series}
     suffixes = {one: f"\n({FAILURES[one.failure[0]][1]})" if one.failure else "" for one in series}
-    sizes = {one: text_size(texts[one.label] + suffix, label_font) for one, suffix in suffixes.items()}
-    height = max(float(np.clip(0.62 * cell, 125, 175)), *(10 + sum(sizes[one][1] for one in panel.series) for panel in panels))
+    sizes = {one: text_size(texts[one.label] + one.mark + suffix, label_font) for one, suffix in suffixes.items()}
+    usual = min(125, _TALLEST / -(-len(panels) // columns)) if key else float(np.clip(0.62 * cell, 125, 175))
+    height = max(usual, *(10 + sum(sizes[one][1] for one in panel.series) for panel in panels))
     value_limits = padded(values.min(), values.max(), height, _PAD, least=6)
     ticks = [quantity.text(tick, 1) for tick in value_ticks(*value_limits, quantity.base)]
     left = 1.2 * style.text + 8 + max(text_size(tick, label_font)[0] for tick in ticks)
     gutter = _TEXT_GAP + 3 + max([size[0] for size in sizes.values()], default=0)
-    page = arrange([panel.title for panel in panels], footnote, style, columns=columns, left=left, gutter=gutter, height=height)
+    titles, small = [panel.title for panel in panels], bool(key)
+    page = arrange(titles, footnote, style, columns=columns, left=left, gutter=gutter, height=height, key=key, small=small)
     token_limits = padded(tokens[0], tokens[-1], page.across, _PAD, least=1.1) if tokens else (1.0, 2.0)
     areas = tuple(Area(box, token_limits, value_limits) for box in page.boxes)
     return _Sheet(page, tuple(panels), areas, texts, tuple(tokens))
@@ -116,6 +120,17 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
     top = area.values[1] / (area.values[1] / area.values[0]) ** (_PAD / (box.top - box.bottom))
     occupied, far = Occupied(box), Occupied(box)
     endings = []
+    for one in panel.others:
+        axes.plot(one.tokens, one.values, color=CONTEXT, linewidth=0.5, zorder=1, gid=f"context:{one.label}")
+        if len(one.tokens):
+            far.add_path(area.at(one.tokens, one.values), radius=1)
+    for one in panel.known:
+        marker = marker_of(one.look, 1.8)
+        axes.plot(
+            one.tokens, one.values, color=one.look.colour, linestyle=one.dashes, linewidth=0.7, zorder=2, gid=f"known:{one.label}", **marker
+        )
+        for raster in (occupied, far):
+            raster.add_path(area.at(one.tokens, one.values), radius=2)
     for one in panel.series:
         end = one.end[0], one.end[1] if np.isfinite(one.end[1]) else top
         _draw_series(axes, one, end)
@@ -125,10 +140,12 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
             for point in (*path, *area.at(*one.other_grids.T)):
                 raster.add_path(point[None], radius=clear + 1)
         font = style.font(style.text - 0.5, weight="bold" if one.weight >= SUBJECT_WEIGHT else "normal")
-        endings.append(Ending(tuple(path[-1].tolist()), sheet.labels[one.label], font, FAILURES[one.failure[0]][1] if one.failure else ""))
+        endings.append(
+            Ending(tuple(path[-1].tolist()), sheet.labels[one.label] + one.mark, font, FAILURES[one.failure[0]][1] if one.failure else "")
+        )
     for text in _label_series(figure, sheet, panel, occupied, endings):
         far.add_box(text.box)
-    if len(sheet.tokens) > 1:
+    if len(sheet.tokens) > 1 and (not sheet.page.small or index == len(sheet.panels) - 1):
         font = style.font(style.small, slant="italic")
         for guide in labels.guides(far, area, font):
             line: dict[str, Any] = {"color": "#8C8C8C", "linewidth": 0.6, "linestyle": (0, (3, 2)), "gid": f"guide:{guide.name}"}
@@ -165,18 +182,23 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
     """
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
-    if baseline is not None and len(frame) and baseline not in set(frame["op"]):
-        raise unknown("baseline", baseline, sorted(set(frame["op"])))
+    _check(baseline, frame)
     shown = QUANTITIES[quantity]
     frame = complete(frame, shown.columns)
     panels = panels_of(frame, shown, baseline)
     if not any(len(one.tokens) for panel in panels for one in panel.series):
         panels = [Panel((), ())]
+    note, key = footnote(frame, panels, shown), list[Sign]()
+    if len(panels) == 1 and families.crowded(panels[0].series):
+        ranked = families.ranking(panels[0].series)
+        key = [*families.key(panels[0].series), *families.key_of(ranked, shown, least_of(frame, shown))]
+        panels = families.facets(panels[0], ranked)
     with mpl.rc_context(style.settings):
-        sheet = _layout(panels, shown, footnote(frame, panels, shown), style)
+        sheet = _layout(panels, shown, note, style, key)
         figure = sheet.page.start()
         for index in range(len(panels)):
             _draw_panel(figure, sheet, index, shown)
+        sheet.page.write_key(figure)
         sheet.page.write_footnote(figure)
     return figure
 
@@ -184,7 +206,20 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
 def write_figures(
     frame: pd.DataFrame, folder: Path, *, formats: Sequence[str] = ("pdf", "png"), baseline: str | None = None, style: Style = CVPR_FULL
 ) -> list[Path]:
-    """Draws and saves every quantity, the roofline and the error where they are known; returns the paths."""
-    drawn: dict[str, Figure | None] = {name: draw(frame, name, baseline=baseline, style=style) for name in QUANTITIES}
-    drawn |= {name: other(frame, baseline=baseline, style=style) for name, other in (("roofline", roofline.draw), ("error", error.draw))}
+    """Draws and saves every quantity, the roofline and the error where they are known; returns the paths.
+
+    A crowd of operators is drawn by family; then each combination of device, mode and so on has figures of its own.
+    """
+    _check(baseline, frame)
+    drawn: dict[str, Figure | None] = {}
+    for end, part in families.figures_of(frame):
+        there = baseline if baseline in set(part["op"]) else None
+        drawn |= {name + end: draw(part, name, baseline=there, style=style) for name in QUANTITIES}
+        others = {"roofline": roofline.draw, "error": error.draw}
+        drawn |= {name + end: other(part, baseline=there, style=style) for name, other in others.items()}
     return [path for name, figure in drawn.items() if figure for path in save(figure, folder, name, formats)]
+
+
+def _check(baseline: str | None, frame: pd.DataFrame) -> None:
+    if baseline is not None and len(frame) and baseline not in set(frame["op"]):
+        raise unknown("baseline", baseline, sorted(set(frame["op"])))

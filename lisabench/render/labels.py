@@ -68,6 +68,16 @@ class Occupied:
         self.area = area
         self._cells = np.zeros((max(1, int(area.right - area.left)), max(1, int(area.top - area.bottom))), dtype=bool)
 
+    def copy(self) -> Occupied:
+        """The same, to be drawn in by itself."""
+        found = Occupied(self.area)
+        found.replace(self)
+        return found
+
+    def replace(self, other: Occupied) -> None:
+        """Takes over what is drawn in another one of the same panel."""
+        self._cells = other._cells.copy()
+
     def _to_cells(self, points: Points) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         cells = np.floor(points - [self.area.left, self.area.bottom]).astype(np.intp)
         return cells[:, 0], cells[:, 1]

@@ -26,15 +26,28 @@ from lisabench.render.palette import CVPR_FULL, LEADING, Look, Style, text_size,
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 _DPI = 200
+_KEY_LINE = 13.0  # points
+INK, CONTEXT = "#444444", "#D2D2D2"
+"""The colours of what is written around panels, and of what is in a panel only to be seen."""
 
 Ticks = tuple[Sequence[float], Sequence[str]]
 """Where ticks stand, and the text of each ("" for none)."""
 
 
 @dataclass(frozen=True)
+class Sign:
+    """An entry of the key: a text with its marker, its line (`width` in points), or both."""
+
+    text: str
+    colour: str
+    look: Look | None = None
+    width: float = 0.0
+
+
+@dataclass(frozen=True)
 class Page:
     """A figure's measures, found before anything is drawn: how wide panels are, each one's axes, whether ticks under it have texts, its
-    title."""
+    title; with `small` panels one name of the x axis stands for all."""
 
     style: Style
     size: tuple[float, float]
@@ -43,6 +56,8 @@ class Page:
     bottom_row: tuple[bool, ...]
     titles: tuple[str, ...]
     footnote: str
+    key: tuple[Sign, ...]
+    small: bool
 
     def start(self) -> Figure:
         """An empty figure of this size."""
@@ -72,7 +87,21 @@ class Page:
         """Writes the footnote under everything."""
         font = self.style.font(self.style.small)
         size = text_size(self.footnote, font)
-        self.write(figure, Placed(self.footnote, font, Box(2, 2, 2 + size[0], 2 + size[1])), "footnote", "#444444")
+        self.write(figure, Placed(self.footnote, font, Box(2, 2, 2 + size[0], 2 + size[1])), "footnote", INK)
+
+    def write_key(self, figure: Figure) -> None:
+        """Writes what lines and markers mean above the panels."""
+        font, leading = self.style.font(self.style.text - 0.5), LEADING * self.style.text
+        for sign, (x, row) in zip(self.key, _key_places(self.key, self.boxes[0].left, self.style), strict=True):
+            y = self.size[1] - (row + 0.5) * leading - 1
+            if sign.width:
+                self.line(figure, [(x, y), (x + _KEY_LINE, y)], color=sign.colour, linewidth=sign.width, gid="key-line")
+            if sign.look:
+                middle, size = (x + _KEY_LINE / 2, 2.6) if sign.width else (x, 4.4)
+                self.line(figure, [(middle, y)], color=sign.colour, linestyle="", gid=f"key:{sign.text}", **marker_of(sign.look, size))
+            width, height = text_size(sign.text, font)
+            start = x + (_KEY_LINE + 3 if sign.width else 5)
+            self.write(figure, Placed(sign.text, font, Box(start, y - height / 2, start + width, y + height / 2)), "key-label", INK)
 
     def add_axes(
         self,
@@ -97,8 +126,12 @@ class Page:
         first = box.left == self.boxes[0].left
         axes.set_xticks(x_ticks, x_texts if self.bottom_row[index] else [""] * len(x_texts))
         axes.set_yticks(y_ticks, y_texts if first else [""] * len(y_texts))
-        if self.bottom_row[index]:
+        if self.bottom_row[index] and not self.small:
             axes.set_xlabel(names[0], labelpad=2)
+        elif self.small and index == 0:  # small panels are narrower than the name: it stands once, under the middle of all
+            right, bottom = max(box.right for box in self.boxes), min(box.bottom for box in self.boxes)
+            at = (box.left + right) / 2 / width, (bottom - 1.9 * font.points - 4) / height
+            figure.text(*at, names[0], fontproperties=font.properties, ha="center", va="center", gid="axis")
         if first:
             at = 0.65 * font.points / width, (box.bottom + box.top) / 2 / height
             figure.text(*at, names[1], fontproperties=font.properties, rotation=90, ha="center", va="center", gid="axis")
@@ -115,10 +148,26 @@ def marker_of(look: Look, size: float) -> dict[str, Any]:
     return {"marker": look.marker, "markersize": size, "markeredgewidth": 0.7, "fillstyle": look.fill} | filled
 
 
-def columns_of(panels: int, style: Style) -> int:
-    """How many panels stand side by side: as many as keep 2 inches each, at most 3."""
+def columns_of(panels: int, style: Style, *, small: bool = False) -> int:
+    """How many panels stand side by side: as many as keep 2 inches each, at most 3; small ones 1.6 inches, in rows as even as can be."""
+    if small:
+        rows = -(-panels // max(1, int(style.width / 1.6)))
+        return -(-panels // rows)
     most = max(1, min(3, int(style.width / 2)))
     return min(most, panels) if panels != 4 else min(most, 2)
+
+
+def _key_places(key: Sequence[Sign], left: float, style: Style) -> list[tuple[float, int]]:
+    """Where each entry of a key begins, and in which row, if the first panel begins at `left`."""
+    font, places = style.font(style.text - 0.5), list[tuple[float, int]]()
+    x, row = left + 3, 0
+    for sign in key:
+        width = text_size(sign.text, font)[0] + (_KEY_LINE + 3 if sign.width else 5)
+        if places and x + width > style.width * 72 - 2:
+            x, row = left + 3, row + 1
+        places.append((x, row))
+        x += width + 13
+    return places
 
 
 def arrange(
@@ -131,31 +180,36 @@ def arrange(
     gutter: float,
     height: float,
     gap: float = 4,
-    head: float = 0,
+    key: Sequence[Sign] = (),
+    small: bool = False,
 ) -> Page:
-    """A page with a panel a title, so many `columns` of them side by side. `left` is kept for the texts of the y axis, `gutter` right of each panel for labels, `gap` between
-    that and the next panel, `head` free above everything; `height` is a panel's."""
-    font, small = style.font(style.text), style.font(style.small)
+    """A page with a panel a title, so many `columns` of them side by side. `left` is kept for the texts of the y axis, `gutter` right of
+    each panel for labels, `gap` between that and the next panel; `height` is a panel's. The key stands above, the footnote below."""
+    font, fine = style.font(style.text), style.font(style.small)
     width, count = style.width * 72, len(titles)
     rows = -(-count // columns)
     cell = (width - left) / columns
     across = cell - gutter - gap
     wrapped = [wrap(title, ", ", cell - 8, font) for title in titles]
     title_height = max(text_size(title, font)[1] for title in wrapped) + 3 if any(wrapped) else 3
-    note = wrap(footnote, " · ", width - 4, small)
+    note = wrap(footnote, " · ", width - 4, fine)
     under = 2.4 * style.text + 8  # tick labels and the axis label
     has_axis = [index + columns >= count for index in range(count)]
-    top = text_size(note, small)[1] + 4
+    top = text_size(note, fine)[1] + 4
     bottoms: list[float] = [0.0] * rows
     for row in reversed(range(rows)):
-        top += under if any(has_axis[row * columns : (row + 1) * columns]) else 6
+        if row == rows - 1 or any(has_axis[row * columns : (row + 1) * columns]):
+            top += under if row == rows - 1 or not small else under - LEADING * style.text
+        else:
+            top += 6
         bottoms[row] = top
         top += height + title_height
     boxes = []
     for index in range(count):
         x, y = left + index % columns * cell, bottoms[index // columns]
         boxes.append(Box(x, y, x + across, y + height))
-    return Page(style, (width, top + head), across, tuple(boxes), tuple(has_axis), tuple(wrapped), note)
+    head = (_key_places(key, left, style)[-1][1] + 1) * LEADING * style.text + 3 if key else 0
+    return Page(style, (width, top + head), across, tuple(boxes), tuple(has_axis), tuple(wrapped), note, tuple(key), small)
 
 
 # What to leave out of a file so that it depends on nothing but the figure.

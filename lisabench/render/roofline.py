@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lisabench import units
+from lisabench.render import families
 from lisabench.render.curves import FLOPS_NOTE, common, complete, cut, not_shown, own_up, variants_of
 from lisabench.render.palette import CVPR_FULL, Style
 from lisabench.render.scatter import draw_fields
@@ -16,7 +17,7 @@ from lisabench.render.traces import Field, Plot, Roof, tokens_note, trace
 
 _ACHIEVED, _TRAFFIC = "roofline.flops_per_s", "roofline.bytes_per_s"
 _PEAK, _BANDWIDTH = "roofline.peak_flops_per_s", "roofline.peak_bytes_per_s"
-_INTENSITY = "intensity"
+_COUNT, _INTENSITY = "flops.analytic", "intensity"
 
 
 def _number(value: float) -> str:
@@ -29,7 +30,7 @@ _PLOT = Plot("Arithmetic intensity (FLOP per byte)", "Achieved FLOP/s", _number,
 def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVPR_FULL) -> Figure | None:
     """Achieved FLOP/s against FLOPs per byte of the least traffic, an operator's sizes joined; a device, scope, mode, dtype, dim, heads
     and batch a panel, with the roof of its device and dtype. None where no finished cell has these figures."""
-    frame = complete(frame, [_ACHIEVED, _TRAFFIC, _PEAK, _BANDWIDTH])
+    frame = complete(frame, [_ACHIEVED, _TRAFFIC, _PEAK, _BANDWIDTH, _COUNT])
     frame = frame.assign(**{_INTENSITY: (frame[_ACHIEVED] / frame[_TRAFFIC]).where(frame[_TRAFFIC] > 0)})
     variants = variants_of(frame, baseline)
     fields, bare = [], []
@@ -49,8 +50,9 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
     note += ["in training as much again for gradients"] if "train" in set(frame["mode"]) else []
     note.append(FLOPS_NOTE)
     note += [f"no figures for {title}" for title in bare]
-    drawn = {one.variant.label for field in fields for one in field.traces}
-    return draw_fields(_PLOT, fields, [*note, *not_shown(frame, drawn, {}), *own_up(frame)], style)
+    drawn = {one.label for field in fields for one in field.traces}
+    nothing = {label: "no FLOPs" for label in frame.loc[(frame["status"] == "ok") & (frame[_COUNT] == 0), "label"] if label not in drawn}
+    return draw_fields(*families.split(_PLOT, fields), [*note, *not_shown(frame, drawn, nothing), *own_up(frame)], style)
 
 
 def _roof(rows: pd.DataFrame) -> Roof | None:

@@ -16,15 +16,18 @@ from matplotlib.figure import Figure
 from lisabench.render.callouts import halved, place_callouts, place_pairs, place_roof
 from lisabench.render.curves import SUBJECT_WEIGHT, layer_of
 from lisabench.render.labels import Area, Box, Ending, Occupied, Placed, Points
-from lisabench.render.page import Page, Ticks, arrange, columns_of, marker_of
-from lisabench.render.palette import LEADING, Font, Look, Style, padded, text_size, value_ticks, wrap
+from lisabench.render.page import CONTEXT, INK, Page, Ticks, arrange, columns_of, marker_of
+from lisabench.render.palette import LEADING, Font, Style, padded, text_size, value_ticks, wrap
 from lisabench.render.traces import Field, Plot, Roof, Trace, token_texts, tokens_of
 
 _PAD = 8.0  # points between the outermost data and the edges of a panel
 _GAP = 12.0  # points between panels: room for half a tick's text of each
-_ROOF = "#444444"
+_ROOF = INK
 _GROWTH = (1.0, 1.3, 1.7, 2.2)  # heights to try until every name has its place, in usual heights
-_TALLEST = 560.0  # points for all rows together: what a page leaves beside a caption
+_TALLEST, _TALLEST_SMALL = (
+    560.0,
+    450.0,
+)  # points for all rows together: what a page leaves beside a caption; of small panels with more titles
 _FEW = 6  # traces in a panel whose token counts are written
 _FLAT = 0.15  # share of the width that is right of every ridge, where there is one
 _SMALLEST, _LARGEST = 2.2, 4.4  # markers
@@ -55,6 +58,11 @@ class _Sheet:
     y_ticks: Ticks
     sizes: dict[int, float]
     narrow: float
+
+
+def _small(fields: Sequence[Field]) -> bool:
+    """Whether these are small multiples: each shows a part of what there is."""
+    return any(field.context for field in fields)
 
 
 def _name_font(style: Style, one: Trace) -> Font:
@@ -92,6 +100,8 @@ def _x_ticks(plot: Plot, area: Area, font: Font) -> Ticks:
         halves = np.array([text_size(text, font)[0] / 2 for text in texts])
         if (np.diff(centres) > halves[1:] + halves[:-1] + 4).all():
             break
+    else:
+        texts = [*[""] * (len(texts) - 1), texts[-1]]
     inside = (centres - halves > area.box.left - _GAP / 2) & (centres + halves < area.box.right + _GAP / 2 - 2)
     return ticks, [text if shown else "" for text, shown in zip(texts, inside, strict=True)]
 
@@ -105,16 +115,17 @@ class _Try:
     aside: bool = False
 
 
-def _tries(panels: int, style: Style) -> list[_Try]:
+def _tries(panels: int, style: Style, *, small: bool) -> list[_Try]:
     """As small as it can be, then taller, then fewer side by side, all within a page; at last with names aside."""
-    usual = columns_of(panels, style)
+    usual = columns_of(panels, style, small=small)
     tries = []
+    tallest = _TALLEST_SMALL if small else _TALLEST
     for columns in range(usual, 0, -1):
         rows = -(-panels // columns)
-        if columns < usual and rows * 125 > _TALLEST:
+        if columns < usual and rows * 125 > tallest:
             break
-        height = float(np.clip(0.62 * (style.width * 72 - 40) / columns, 125, 190))
-        tries += [_Try(columns, min(growth * height, max(125, _TALLEST / rows))) for growth in _GROWTH]
+        height = float(np.clip(0.62 * (style.width * 72 - 40) / columns, min(125, tallest / rows), 190))
+        tries += [_Try(columns, min(growth * height, max(height if small else 125, tallest / rows))) for growth in _GROWTH]
     return [*dict.fromkeys(tries), replace(tries[-3], aside=True)]
 
 
@@ -122,21 +133,19 @@ def _layout(plot: Plot, fields: Sequence[Field], note: Sequence[str], style: Sty
     """Measures everything and gives every text its place."""
     font = style.font(style.text - 0.5, weight="bold")  # the widest that a label can be
     cell, height = (style.width * 72 - 40) / way.columns, way.height
-    narrow = min(0.38 * cell, 100)
+    narrow = min((0.5 if _small(fields) else 0.38) * cell, 100)
     labels = {one.variant.label: _wrapped(one.variant.label, narrow, font) for field in fields for one in field.traces}
     gutter = 0.0
     if way.aside:
-        small = style.font(style.small)
+        fine = style.font(style.small)
         roofs = [halved(text) for field in fields if field.roof for text in (field.roof.peak_text, field.roof.slope_text)]
-        gutter = 22 + max([text_size(text, font)[0] for text in labels.values()] + [text_size(text, small)[0] - 12 for text in roofs])
+        gutter = 22 + max([text_size(text, font)[0] for text in labels.values()] + [text_size(text, fine)[0] - 12 for text in roofs])
         height = max(height, *(40 + sum(text_size(labels[one.variant.label], font)[1] for one in field.traces) for field in fields))
     y_limits = _limits(fields, cell, height, style)[1]
     y_ticks = value_ticks(*y_limits, 10)
     left = 1.2 * style.text + 8 + max(text_size(plot.y_text(tick), font)[0] for tick in y_ticks)
-    head = LEADING * style.text + 3 if plot.key else 0
-    page = arrange(
-        [field.title for field in fields], note, style, columns=way.columns, left=left, gutter=gutter, height=height, gap=_GAP, head=head
-    )
+    titles, small = [field.title for field in fields], _small(fields)
+    page = arrange(titles, note, style, columns=way.columns, left=left, gutter=gutter, height=height, gap=_GAP, key=plot.key, small=small)
     x_limits = _limits(fields, page.across, height, style)[0]
     areas = tuple(Area(box, x_limits, y_limits) for box in page.boxes)
     tokens = tokens_of(fields)
@@ -149,7 +158,11 @@ def _layout(plot: Plot, fields: Sequence[Field], note: Sequence[str], style: Sty
 
 def _place(field: Field, area: Area, labels: dict[str, str], sizes: dict[int, float], style: Style) -> _Texts:
     """Places for a panel's texts: first the roof's, then the names, then first and last token counts where there still is room."""
-    occupied = Occupied(area.box)
+    occupied, faint = Occupied(area.box), Occupied(area.box)
+    for one in field.context:
+        faint.add_path(area.at(one.x, one.y), radius=1)
+    for one in field.known:
+        occupied.add_path(area.at(one.x, one.y), radius=2)
     paths = [area.at(one.x, one.y) for one in field.traces]
     for one, path in zip(field.traces, paths, strict=True):
         occupied.add_path(path, radius=1)
@@ -170,15 +183,15 @@ def _place(field: Field, area: Area, labels: dict[str, str], sizes: dict[int, fl
         for one, path in zip(field.traces, paths, strict=True)
     ]
     foreign = [np.concatenate([np.empty((0, 2)), *(path for path in paths if path is not own)]) for own in paths]
-    names = place_callouts(occupied, endings, foreign, [placed.box for placed in roof if placed])
-    small = style.font(style.small)
-    few = len(field.traces) <= _FEW  # of many, only what stands out: the others' counts would hide more than they say
+    names = place_callouts(occupied, endings, foreign, [placed.box for placed in roof if placed], faint)
+    fine = style.font(style.small)
+    few = len(field.traces) <= _FEW and not field.context  # of many, only what stands out: the others' counts would hide more than they say
     long = [index for index, one in enumerate(field.traces) if len(one.tokens) > 1 and (few or one.variant.weight > 1)]
     pairs = []
     for index in long:
         texts = token_texts([int(count) for count in field.traces[index].tokens], style)
         first, last = paths[index][0].tolist(), paths[index][-1].tolist()
-        pairs.append((Ending(tuple(first), texts[0], small), Ending(tuple(last), texts[-1], small)))
+        pairs.append((Ending(tuple(first), texts[0], fine), Ending(tuple(last), texts[-1], fine)))
     counts = place_pairs(occupied, pairs)
     return _Texts(tuple(roof), tuple(names), tuple((long[pair], placed) for pair, placed in counts))
 
@@ -212,6 +225,11 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int) -> None:
         corners = _roof_line(field.roof, area)
         axes.fill_between(corners[:, 0], corners[:, 1], area.values[1], color="#F5F5F5", linewidth=0, zorder=0, gid="above-roof")
         axes.plot(*corners.T, color=_ROOF, linewidth=1.0, zorder=1.5, gid="roof")
+    for one in field.context:
+        axes.plot(one.x, one.y, color=CONTEXT, linewidth=0.5, marker="o", markersize=1.2, zorder=1, gid=f"context:{one.label}")
+    for one in field.known:
+        line: dict[str, Any] = {"linestyle": one.variant.dashes, "linewidth": 0.5, "zorder": 2, "gid": f"known:{one.label}"}
+        axes.plot(one.x, one.y, color=one.look.colour, **line, **marker_of(one.look, 1.8))
     for one in field.traces:
         _draw_trace(axes, sheet, area, one)
     for placed in texts.roof:
@@ -251,28 +269,16 @@ def _draw_column(figure: Figure, sheet: _Sheet, index: int) -> None:
         top -= height
 
 
-def _draw_key(figure: Figure, sheet: _Sheet) -> None:
-    """What the shapes of markers mean, above the panels."""
-    page = sheet.page
-    font = page.style.font(page.style.text - 0.5)
-    x, y = sheet.areas[0].box.left + 3, page.size[1] - LEADING * page.style.text / 2 - 1
-    for shape, text in sheet.plot.key:
-        width, height = text_size(text, font)
-        page.line(figure, [(x, y)], color=_ROOF, linestyle="", gid=f"key:{text}", **marker_of(Look(_ROOF, shape), _LARGEST))
-        page.write(figure, Placed(text, font, Box(x + 5, y - height / 2, x + 5 + width, y + height / 2)), "key-label", _ROOF)
-        x += width + 18
-
-
 def draw_fields(plot: Plot, fields: Sequence[Field], note: Sequence[str], style: Style) -> Figure:
     """A panel a field: as tall as it takes to name every point in place, within a page's height; then, names in a column."""
     with mpl.rc_context(style.settings):
-        for way in _tries(len(fields), style):
+        for way in _tries(len(fields), style, small=_small(fields)):
             sheet = _layout(plot, fields, note, style, way)
             if all(texts.whole for texts in sheet.texts):
                 break
         figure = sheet.page.start()
         for index in range(len(fields)):
             _draw_panel(figure, sheet, index)
-        _draw_key(figure, sheet)
+        sheet.page.write_key(figure)
         sheet.page.write_footnote(figure)
     return figure

@@ -1,8 +1,8 @@
-"""Records as a table for a terminal, and the fitted growth laws in words."""
+"""Records as a table for a terminal, and what must be known beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -10,22 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from lisabench import units
-from lisabench.analysis.crossover import find_crossover
-from lisabench.analysis.scaling import FitError, PowerLaw, fit_power_law
 from lisabench.journal import Record
 from lisabench.measure.roofline import note
-from lisabench.results import CURVE, WORKLOAD, Run, curves, samples_by_tokens
+from lisabench.results import CURVE, FLOOR, WORKLOAD, Run
 
-# What the closing lines fit: word, column, and the verbs of a crossover's sentence.
-FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic"}
 CROSS_CHECKED_BYTES, CROSS_CHECKED_WITHIN = 10 * 2**20, 0.1  # smaller ones drown in the pages of everything else
-UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
+FEW = 6
+"""Operators that are told apart at a glance: of more, tables are made to be looked up in."""
 
 
 def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
-    """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest in bold."""
-    varying = _varying(run.records)
-    table = _table(_heading(run.records, varying))
+    """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest first, in
+    bold that which mixes something. Of many operators every row tells its workload, and the baseline's says so."""
+    varying = varying_of(run.records)
+    table = new_table(_heading(run.records, varying))
     ratio = [f"/ {run.label(run.baseline)}"] if run.baseline else []
     measured = {"± ratio": "ratio", "energy": "energy_j", "of limit": "roofline", "error": "relative_error"}
     nowhere = {name for name, part in measured.items() if all(record.get(part) is None for record in run.records)}
@@ -38,20 +36,25 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
         table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
     for group in _workloads(run.records):
         medians = {r["op"]: r["latency_s"]["median"] for r in group if r["status"] == "ok"}
-        best = min(medians.values(), default=None)
+        best = min((median for op, median in medians.items() if op != FLOOR), default=None)
+        many = len(group) > FEW
         for position, record in enumerate(sorted(group, key=lambda r: (medians.get(r["op"], float("inf")), r["op"]))):
-            where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 else [""] * (1 + len(varying))
+            where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 or many else [""] * (1 + len(varying))
             figures = _figures(record, _baseline(group, run))
             style = "bold" if best is not None and medians.get(record["op"]) == best and len(group) > 1 else ""
             shown = [figures.get(name, figures["ratio"]) for name in names]
-            table.add_row(*where, run.label(record["op"]), *shown, style=style, end_section=position == len(group) - 1)
+            operator = Text(run.label(record["op"]))
+            if many and record["op"] == run.baseline:
+                style, operator = f"{style} cyan", operator.append(", baseline")
+            told = [Text(text, style="" if position == 0 else "dim") for text in where]
+            table.add_row(*told, operator, *shown, style=style, end_section=position == len(group) - 1)
     return table
 
 
 def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = ()) -> Table:
     """The cells of a plan with their predicted FLOPs and bytes; `grid`, `FLOP` and `memory` can be omitted, a grid only if tokens tell it."""
-    varying = _varying(rows)
-    table = _table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run\n{_heading(rows, varying)}")
+    varying = varying_of(rows)
+    table = new_table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run\n{_heading(rows, varying)}")
     axes = ["tokens", "grid", *(name for name in varying if name in CURVE)]
     needed = {"grid"} if "height" in varying else set()
     names = [name for name in (*axes, "operator", "FLOP", "memory") if name not in {*omitted} - needed]
@@ -64,71 +67,6 @@ def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = ()) -> Table:
         shown |= {"FLOP": units.flops(row["predicted_flops"]), "memory": units.size_in_bytes(row["predicted_bytes"])}
         table.add_row(*(shown.get(name, str(row.get(name))) for name in names))
     return table
-
-
-def fits_text(run: Run) -> list[Text]:
-    """Each operator's fitted exponents over tokens, and its crossover with the baseline, curve by curve."""
-    lines: list[Text] = []
-    found = curves(run.records)
-    for key, by_op in found.items():
-        laws = {op: {word: _law(records, column) for word, column in FITTED.items()} for op, records in by_op.items()}
-        if not any(law for fits in laws.values() for law in fits.values()):
-            continue
-        if len(found) > 1:
-            lines.append(
-                Text(
-                    ", ".join(f"{name} {value}" for name, value in zip(CURVE, key, strict=True) if name in _varying(run.records)),
-                    style="bold",
-                )
-            )
-        width = max(len(run.label(op)) for op in by_op)
-        for op, fits in laws.items():
-            parts = [f"{word} ~ N^{_exponent(law)}" for word, law in fits.items() if law]
-            if parts:
-                lines.append(Text(f"{run.label(op):<{width}}  {'   '.join(parts)}"))
-        for op in by_op:
-            if run.baseline in by_op and op != run.baseline:
-                lines += [Text(sentence) for sentence in _crossovers(run, by_op[op], by_op[run.baseline or ""])]
-    if lines:
-        lines.insert(0, Text("growth, t = t0 + c N^p, with 95% intervals:", style="bold"))
-    return lines
-
-
-def _law(records: Sequence[Record], column: str) -> PowerLaw | None:
-    samples = samples_by_tokens(records, column)
-    values = _medians(samples)
-    try:
-        noisy = column.startswith("latency")
-        return fit_power_law(list(values), list(values.values()), samples=list(samples.values()) if noisy else None)
-    except FitError:
-        return None
-
-
-def _medians(samples: Mapping[int, Sequence[float]]) -> dict[int, float]:
-    import numpy as np
-
-    return {tokens: float(np.median(values)) for tokens, values in samples.items()}
-
-
-def _exponent(law: PowerLaw) -> str:
-    width = law.ci_high - law.ci_low
-    if width > UNDETERMINED:
-        return f"? ({law.points} sizes do not tell)"
-    if width < 0.005:
-        return f"{law.exponent:.2f}"
-    return f"{law.exponent:.2f} ({law.ci_low:.2f} to {law.ci_high:.2f})"
-
-
-def _crossovers(run: Run, ours: Sequence[Record], baseline: Sequence[Record]) -> list[str]:
-    found = []
-    for word, column in FITTED.items():
-        try:
-            crossing = find_crossover(samples_by_tokens(ours, column), samples_by_tokens(baseline, column))
-        except FitError:
-            continue
-        names = run.label(ours[0]["op"]), run.label(baseline[0]["op"])
-        found.append(f"{names[0]} against {names[1]}, {word}: {crossing.sentence(*names, quantity=word)}")
-    return found
 
 
 def _figures(record: Record, baseline: float | None) -> dict[str, str]:
@@ -152,11 +90,16 @@ def _figures(record: Record, baseline: float | None) -> dict[str, str]:
 def _ratio(record: Record, baseline: float | None) -> str:
     """The ratio to the baseline: paired within rounds, or that of the medians with a ~ where the rounds were not shared."""
     if record.get("ratio"):
-        return f"{record['ratio']['median']:.2f}x"
+        return _times(record["ratio"]["median"])
     if not baseline:
         return units.MISSING
     median = record["latency_s"]["median"]
-    return "1.00x" if median == baseline else f"~{median / baseline:.2f}x"
+    return "1.00x" if median == baseline else f"~{_times(median / baseline)}"
+
+
+def _times(ratio: float) -> str:
+    """0.00007 -> '<0.01x', since nothing takes no time at all."""
+    return f"{ratio:.2f}x" if ratio >= 0.005 else "<0.01x"
 
 
 def notes(run: Run) -> list[Text]:
@@ -217,7 +160,7 @@ def _workloads(records: Iterable[Record]) -> list[list[Record]]:
     return sorted(groups.values(), key=lambda group: [group[0][name] for name in ("tokens", "batch", "mode", "dtype", "dim")])
 
 
-def _varying(records: Sequence[Record]) -> list[str]:
+def varying_of(records: Sequence[Record]) -> list[str]:
     """The fields beside tokens in which the workloads differ, and which the table must therefore name."""
     names = [name for name in CURVE if len({record[name] for record in records}) > 1]
     grids = {record["tokens"]: (record["height"], record["width"]) for record in records}
@@ -232,7 +175,14 @@ def _heading(records: Sequence[Record], varying: Sequence[str]) -> str:
     return " · ".join(word for word in words if word not in ("True", "False")) + ("" if not first["compiled"] else " · compiled")
 
 
-def _table(title: str) -> Table:
+def new_table(title: str) -> Table:
     return Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
+        title=title,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lisabench.render.curves import Floats, Variant
 from lisabench.render.labels import Points
+from lisabench.render.page import Sign
 from lisabench.render.palette import Look, Style, token_labels
 
 
@@ -24,6 +25,21 @@ class Trace:
     y: Floats
     spans: Points
     others: Points
+
+    @property
+    def label(self) -> str:
+        """The operator's name, with its options."""
+        return self.variant.label
+
+    @property
+    def family(self) -> str:
+        """The operator's family, "" for none."""
+        return self.variant.family
+
+    @property
+    def weight(self) -> float:
+        """The width of its line in figures of curves."""
+        return self.variant.weight
 
 
 @dataclass(frozen=True)
@@ -43,22 +59,24 @@ class Roof:
 
 @dataclass(frozen=True)
 class Field:
-    """What a panel shows."""
+    """What a panel shows: traces with their names; `known` ones that are named elsewhere; `context`, which is only to be seen."""
 
     title: tuple[str, ...]
     traces: tuple[Trace, ...]
     roof: Roof | None = None
+    known: tuple[Trace, ...] = ()
+    context: tuple[Trace, ...] = ()
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What the axes are called, the texts of their values, and (marker, text) for the shapes of markers that mean something."""
+    """What the axes are called, the texts of their values, and the key to what has no name beside it."""
 
     x_axis: str
     y_axis: str
     x_text: Callable[[float], str]
     y_text: Callable[[float], str]
-    key: tuple[tuple[str, str], ...] = ()
+    key: tuple[Sign, ...] = ()
 
 
 def trace(rows: pd.DataFrame, variant: Variant, x: str, y: str, *, span: tuple[str, str] | None = None, look: Look | None = None) -> Trace:

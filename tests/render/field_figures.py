@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,3 +49,15 @@ def lines(figure: Figure, gid: str) -> list[Line2D]:
 
 def note(figure: Figure) -> str:
     return str(texts(figure, "footnote")[0].get_text()).replace("\n", " ")
+
+
+def check_apart(figure: Figure, found: Iterable[Any]) -> None:
+    """Fails where one of the texts touches another or leaves the figure."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in found]
+    for text, box in boxes:
+        assert min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1) >= 0, f"{text!r} is clipped: {box}"
+    for (one, box), (other, another) in itertools.combinations(boxes, 2):
+        # Half a pixel of a rounded box is not an overlap.
+        across = min(box.x1, another.x1) - max(box.x0, another.x0)
+        along = min(box.y1, another.y1) - max(box.y0, another.y0)
+        assert across <= 0.5 or along <= 0.5, f"{one!r} and {other!r} overlap by {across:.1f} x {along:.1f} pixels"

@@ -18,6 +18,16 @@ ALL = (
     *FIVE, "softmax_rpe", "nprf", "topvit", "urpe", "rsa", "gfnet", "afno", "fnet", "nystrom", "linformer", "xcit", "efficientvit",
     "focused", "agent", "cosformer", "soft", "lambda", "toeplitz", "hydra", "separable", "window", "sra", "identity", "pool", "depthwise",
 )  # fmt: skip
+FAMILIES = {
+    "quadratic": ("softmax", "softmax_dense", "softmax_rpe", "urpe"),
+    "structure-aware": ("lisa", "rsa", "nprf", "topvit", "lambda", "toeplitz"),
+    "kernel": ("performer", "linear", "efficientvit", "focused", "cosformer"),
+    "low rank": ("nystrom", "linformer", "agent", "soft", "sra"),
+    "spectral": ("gfnet", "afno", "fnet"),
+    "channel": ("xcit", "hydra", "separable"),
+    "local and control": ("window", "depthwise", "pool", "identity"),
+}
+FAMILY = {op: family for family, ops in FAMILIES.items() for op in ops}
 SIZES = (256, 1024, 4096, 16384)
 NAN = float("nan")
 MEASURED = ["latency_s.median", "latency_s.ci_low", "latency_s.ci_high", "memory_bytes.transient", "flops.analytic"]
@@ -48,7 +58,19 @@ def panels(**axes: list[Any]) -> pd.DataFrame:
     return pd.concat([records(ends=ends, **choice) for choice in choices])
 
 
+def by_family(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as a run gives it that knows families; a user's own operators have none."""
+    return frame.assign(family=frame["op"].map(FAMILY).fillna(""))
+
+
+ENDS = {"softmax_dense": ("oom", 4096), "urpe": ("oom", 4096), "rsa": ("timeout", 16384), "topvit": ("skipped", 4096)}
+CROWD = by_family(records(ALL, ends=ENDS))
+
 CASES = {
+    "families": CROWD,
+    "families-own": by_family(records((*ALL, "experiments/variants/my_own_operators.py:CrossCovarianceAttention", "mine.py:B"))),
+    "families-options": pd.concat([CROWD, by_family(records(("lisa",))).assign(label="lisa (engine=direct)")]),
+    "families-one-point": by_family(records(ALL, (196,))),
     "two": records(("lisa", "softmax")),
     "odd-sizes": records(tokens=(196, 256, 784, 1024, 3136, 4096, 12544, 16384), ends={"softmax_dense": ("oom", 12544)}),
     "thirty": records(ALL, ends={"softmax_dense": ("oom", 4096), "urpe": ("oom", 4096), "rsa": ("timeout", 16384)}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import test_error_figure
 import test_roofline_figure
-from field_figures import STYLES, FieldFigure, texts
+from field_figures import STYLES, FieldFigure, check_apart, texts
 
 from lisabench.render import figures, page
 from lisabench.render.palette import Style
@@ -26,14 +25,7 @@ EACH = pytest.mark.parametrize("of", FIGURES, ids=[figure.name for figure in FIG
 @pytest.mark.parametrize(("of", "case"), DRAWN)
 def test_no_text_touches_another_or_leaves_the_figure(of: FieldFigure, case: str, style: Style) -> None:
     figure = of.drawn(case, style)
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
-    for text, box in boxes:
-        assert min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1) >= 0, f"{text!r} is clipped: {box}"
-    for (one, box), (other, another) in itertools.combinations(boxes, 2):
-        # Half a pixel of a rounded box is not an overlap.
-        across = min(box.x1, another.x1) - max(box.x0, another.x0)
-        along = min(box.y1, another.y1) - max(box.y0, another.y0)
-        assert across <= 0.5 or along <= 0.5, f"{one!r} and {other!r} overlap by {across:.1f} x {along:.1f} pixels"
+    check_apart(figure, texts(figure))
 
 
 @EACH

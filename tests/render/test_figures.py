@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from field_figures import check_apart
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scaling_figures import ALL, CASES, FIVE, MEASURED, NAN, drawn, lines, records, texts
@@ -24,15 +24,7 @@ from lisabench.render.palette import CVPR_COLUMN, contrast_with_white, looks, to
 @pytest.mark.parametrize("case", CASES)
 def test_no_text_touches_another_or_leaves_the_figure(case: str, style: figures.Style) -> None:
     figure = drawn(case, style=style)
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
-    width, height = figure.bbox.width, figure.bbox.height
-    for text, box in boxes:
-        assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0, f"{text!r} is clipped: {box}"
-    for (one, box), (other, another) in itertools.combinations(boxes, 2):
-        # Half a pixel of a rounded box is not an overlap.
-        across = min(box.x1, another.x1) - max(box.x0, another.x0)
-        along = min(box.y1, another.y1) - max(box.y0, another.y0)
-        assert across <= 0.5 or along <= 0.5, f"{one!r} and {other!r} overlap by {across:.1f} x {along:.1f} pixels"
+    check_apart(figure, texts(figure))
 
 
 @pytest.mark.parametrize("quantity", figures.QUANTITIES)
@@ -154,6 +146,7 @@ def test_panels_share_an_axis_and_are_titled_by_what_differs() -> None:
     assert [text.get_text() for text in texts(figure, "title")] == [
         f"{mode}, batch {batch}" for mode in ("forward", "forward + backward") for batch in (1, 8, 32)
     ]
+    assert [axes.get_xlabel() for axes in figure.axes] == [""] * 3 + ["Tokens N"] * 3
     assert len({axes.get_ylim() for axes in figure.axes}) == 1
     assert len({round(axes.get_position().x0, 6) for axes in figure.axes}) == 3
     note = texts(figure, "footnote")[0].get_text()
