@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lisabench import units
-from lisabench.journal import Record
+from lisabench.journal import BUDGET, Record
 from lisabench.measure.roofline import note
 from lisabench.results import CURVE, FLOOR, WORKLOAD, Run
 
@@ -104,13 +105,7 @@ def _times(ratio: float) -> str:
 
 def notes(run: Run) -> list[Text]:
     """What a reader must know beside the table: failures with their reasons, warnings, and where a figure is a reconstruction."""
-    lines = []
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for record in run.records:
-        if record["status"] != "ok":
-            reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(_tokens(record))
-    for (what, why), where in reasons.items():
-        lines.append(Text(f"{what} at {', '.join(where)} tokens: {why}"))
+    lines = _unfinished(run)
     warned = [warning for r in run.records if r["latency_s"] for warning in r["latency_s"]["warnings"]]
     if warned:
         kinds = ", ".join(sorted({warning.partition(":")[0] for warning in warned}))
@@ -129,6 +124,23 @@ def notes(run: Run) -> list[Text]:
     for op, stated in run.plan["operators"].items():
         if stated.get("caveat"):
             lines.append(Text(f"{run.label(op)}: {stated['caveat']}"))
+    return lines
+
+
+def _unfinished(run: Run) -> list[Text]:
+    """What was not measured, and why; many cells for which the budget had no room stand in one line."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for record in run.records:
+        if record["status"] != "ok":
+            reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(_tokens(record))
+    short = {key: where for key, where in reasons.items() if key[1].startswith(f"{BUDGET}:")}
+    if len(short) > FEW:
+        reasons = {key: where for key, where in reasons.items() if key not in short}
+    lines = [Text(f"{what} at {', '.join(where)} tokens: {why}") for (what, why), where in reasons.items()]
+    if len(short) > FEW:
+        cells = Counter(tokens for where in short.values() for tokens in where)
+        counted = ", ".join(f"{count} at {tokens}" for tokens, count in cells.items())
+        lines.append(Text(f"skipped for want of budget: {counted} tokens; a larger --budget and --resume measures them"))
     return lines
 
 

@@ -122,6 +122,22 @@ def test_failures_stand_in_the_table_and_say_why_below() -> None:
     assert "lisa (engine=fft): a reconstruction" in text
 
 
+def test_cells_without_budget_are_told_one_by_one_if_few_and_counted_if_many() -> None:
+    def skipped(count: int) -> list[Record]:
+        why = "budget: cut off after {} s, when its time was up; a larger --budget"
+        return [
+            record(f"op{i}", tokens, None, status="skipped", reason=why.format(i + tokens)) for i in range(count) for tokens in (8192, 16384)
+        ]
+
+    few = "\n".join(line.plain for line in notes(run([*CURVES, *skipped(2)])))
+    assert "op1 skipped at 8,192 tokens: budget: cut off after 8193 s" in few
+    failed = record("op9", 16384, None, status="error", reason="no such luck")
+    many = "\n".join(line.plain for line in notes(run([*CURVES, *skipped(9), failed])))
+    assert "skipped for want of budget: 9 at 8,192, 9 at 16,384 tokens; a larger --budget and --resume measures them" in many
+    assert "op9 error at 16,384 tokens: no such luck" in many
+    assert "cut off" not in many
+
+
 def test_warnings_are_counted_and_told() -> None:
     warned = CURVES[0] | {"latency_s": CURVES[0]["latency_s"] | {"warnings": ["noisy: very"]}}
     assert "*" in shown(results_table(run([warned, *CURVES[1:]])))
