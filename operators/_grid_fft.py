@@ -41,12 +41,18 @@ def fast_length(at_least: int) -> int:
 
 
 def table_spectra(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
-    """Conjugate spectra of tables (..., 2H-1, 2W-1) as `correlate` takes them: (..., Lh, Lw // 2 + 1, 1)."""
+    """Conjugate spectra of tables (..., 2H-1, 2W-1) as `correlate` takes them: (..., Lh, Lw // 2 + 1, 1).
+
+    They are the spectra of the mirrored tables: a lazy conjugate would be written out anew by every product with it.
+    """
+    mirrored = table.flip((-2, -1))
     if boundary == "zero":
         height, width = transform_shape(grid, boundary)
-        table = F.pad(table, (0, width - table.shape[-1], 0, height - table.shape[-2]))
-        table = table.roll((1 - grid.height, 1 - grid.width), dims=(-2, -1))
-    return torch.fft.rfft2(table).conj().unsqueeze(-1)
+        padded = F.pad(mirrored, (0, width - table.shape[-1], 0, height - table.shape[-2]))
+        mirrored = padded.roll((1 - grid.height, 1 - grid.width), dims=(-2, -1))
+    else:
+        mirrored = mirrored.roll((1, 1), dims=(-2, -1))
+    return torch.fft.rfft2(mirrored).unsqueeze(-1)
 
 
 def transform(x: Tensor, shape: tuple[int, int]) -> Tensor:

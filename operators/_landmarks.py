@@ -29,9 +29,9 @@ def landmark_grid(grid: Grid, landmarks: int) -> Grid:
 
 
 def pool(x: Tensor, grid: Grid, coarse: Grid) -> Tensor:
-    """(..., N, d) -> (..., L, d): means over the cells of the coarse grid, which overlap by a row or column where it does not divide the fine one."""
+    """(..., N, d) -> (..., L, d): means over the coarse cells, which overlap by a row or column where they do not divide the grid."""
     planes = x.transpose(-1, -2).unflatten(-1, grid).flatten(0, -4)  # (B', d, H, W)
-    means = F.adaptive_avg_pool2d(planes, tuple(coarse))
+    means = F.adaptive_avg_pool2d(planes, (coarse.height, coarse.width))
     return means.flatten(-2).transpose(-1, -2).unflatten(0, x.shape[:-2])
 
 

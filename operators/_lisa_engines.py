@@ -30,9 +30,9 @@ def by_fft(query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, co
         return _planes_by_fft(query, key, value, kernel_spectra, context_spectra, grid, shape)
     tables = list(zip(kernel_spectra.split(heads_each), context_spectra.split(heads_each), strict=True))
     parts = []
-    for of_samples in zip(*(t.split(samples) for t in (query, key, value)), strict=True):
-        of_heads = zip(*(t.split(heads_each, dim=1) for t in of_samples), strict=True)
-        parts.append(torch.cat([_planes_by_fft(*t, *table, grid, shape) for t, table in zip(of_heads, tables, strict=True)], dim=1))
+    for q, k, v in zip(*(t.split(samples) for t in (query, key, value)), strict=True):
+        of_heads = zip(*(t.split(heads_each, dim=1) for t in (q, k, v)), tables, strict=True)
+        parts.append(torch.cat([_planes_by_fft(q, k, v, kernel, context, grid, shape) for q, k, v, (kernel, context) in of_heads], dim=1))
     return torch.cat(parts)
 
 

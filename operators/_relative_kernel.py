@@ -14,8 +14,8 @@ An FFT's rounding error is the same at every token, relative to the largest: flo
 sum is near the largest possible one, and fewer where the table is far below its peak at every offset that a token has, or where
 a feature is far below its own mean around a token. Feature maps must therefore have a floor that float32 resolves.
 
-Source: Luo et al., Stable, Fast and Accurate, NeurIPS 2021, sec. 3.2 and algorithm 1; Choromanski et al., From block-Toeplitz
-matrices to differential equations on graphs, ICML 2022, sec. 3.
+Source: Luo et al., Stable, Fast and Accurate, NeurIPS 2021, algorithm 1; Choromanski et al., From block-Toeplitz matrices to
+differential equations on graphs, ICML 2022, sec. 3.2.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class _WeightedCorrelations(torch.autograd.Function):
         shape, spectra = transform_shape(grid), table_spectra(table, grid)
         query, key, value, gradient = (t.unflatten(2, grid) for t in (*ctx.saved_tensors[:3], gradient))
         of_query, of_key, of_value = torch.empty_like(query), torch.empty_like(key), torch.zeros_like(value)
-        of_spectra = torch.zeros_like(spectra)
+        of_spectra, adjoint = torch.zeros_like(spectra), torch.conj_physical(spectra)
         for planes, heads, features in _blocks(query, value, shape):
             q, k, v, g = query[planes][..., features], key[planes][..., features], value[planes], gradient[planes]
             from_keys, from_queries = transform(_outer(k, v), shape), transform(_outer(q, g), shape)
             of_spectra[heads] += (from_queries.conj() * from_keys).sum(dim=(0, -1)).unsqueeze(-1)
             seen = correlate(from_keys, spectra[heads], grid, shape).unflatten(-1, (-1, v.shape[-1]))
             of_query[planes][..., features] = (seen * g.unsqueeze(-2)).sum(dim=-1)
-            seen = correlate(from_queries, spectra[heads].conj(), grid, shape).unflatten(-1, (-1, v.shape[-1]))
+            seen = correlate(from_queries, adjoint[heads], grid, shape).unflatten(-1, (-1, v.shape[-1]))
             of_key[planes][..., features] = (seen * v.unsqueeze(-2)).sum(dim=-1)
             of_value[planes] += (seen * k.unsqueeze(-1)).sum(dim=-2)
         of_offsets = torch.fft.irfft2(of_spectra.squeeze(-1), s=shape)  # the offset D stands at D mod L
@@ -158,7 +158,7 @@ def relative_kernel_flops(workload: Workload, features: int, value_dim: int) -> 
 
 
 def relative_kernel_bytes(workload: Workload, features: int, value_dim: int) -> float:
-    """Bytes that a forward of `relative_kernel_attention` holds at its peak beside its inputs: sums, values with ones, a block's spectra."""
+    """Bytes that a forward holds at its peak beside its inputs: sums, values with ones, a block's spectra."""
     shape, item = transform_shape(workload.grid), max(4, workload.item_bytes)
     plane_bytes = spectrum_bytes(shape, value_dim + 1, item)
     at_once = math.prod(_block_shape(workload.batch, workload.heads, features, plane_bytes, workload.device.partition(":")[0]))

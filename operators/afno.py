@@ -4,14 +4,14 @@
     MLP(z) = W2 relu(W1 z + b1) + b2             complex, W1 and W2 block-diagonal over channels
 
 relu and shrink act on real and imaginary parts apart, so that AFNO is not equivariant to translations, though its transforms are
-periodic. The sum with x belongs to the operator, as in the paper and its code. The transforms are unitary, which the
+periodic. The sum with x belongs to the operator, as in the published code. The transforms are unitary, which the
 threshold depends on.
 
 Only modes whose frequency is low on both axes are kept: |u| < max(1, floor(fraction (H // 2 + 1))), |v| in the same way with
 W; the others give 0. The published 2-D code drops along the width only, and counted modes from N, not W, so that a fraction
 above about 1 / H dropped none (its issue 6); it also takes sqrt(N) for both sides where it is not given them.
 
-Source: Guibas et al., Efficient Token Mixing for Transformers via Adaptive Fourier Neural Operators, ICLR 2022, sec. 4;
+Source: Guibas et al., Efficient Token Mixing for Transformers via Adaptive Fourier Neural Operators, ICLR 2022;
 code: NVlabs/AFNO-transformer (AFNO2D).
 """
 
@@ -65,15 +65,15 @@ class AFNO(nn.Module):
     @in_float32
     def mix(self, x: Tensor) -> Tensor:
         # Column frequencies are dropped before the transform along the height, and come back as zeros in the last one.
-        spectrum = torch.fft.fft(
+        modes = torch.fft.fft(
             torch.fft.rfft(x.unflatten(1, self.grid), dim=2, norm="ortho")[:, :, : self.kept_columns], dim=1, norm="ortho"
         )
         if len(self.rows) == self.grid.height:
-            mixed = self.mlp(spectrum)
+            modes = self.mlp(modes)
         else:
-            mixed = torch.zeros_like(spectrum).index_copy(1, self.rows, self.mlp(spectrum[:, self.rows]))
-        columns = torch.fft.ifft(mixed, dim=1, norm="ortho")
-        return torch.fft.irfft(columns, n=self.grid.width, dim=2, norm="ortho").flatten(1, 2) + x
+            modes = torch.zeros_like(modes).index_copy(1, self.rows, self.mlp(modes[:, self.rows]))
+        modes = torch.fft.ifft(modes, dim=1, norm="ortho")
+        return torch.fft.irfft(modes, n=self.grid.width, dim=2, norm="ortho").flatten(1, 2) + x
 
     def mlp(self, spectrum: Tensor) -> Tensor:
         """(B, U, V, C) -> (B, U, V, C), complex; inside real, the two parts of each channel side by side."""
@@ -143,12 +143,16 @@ def cost(workload: Workload, *, num_blocks: int, hidden_factor: int, sparsity_th
     parameters = 4.0 * hidden_factor * workload.dim**2 / num_blocks + 2.0 * (1 + hidden_factor) * workload.dim
     tokens, widened = planes * workload.tokens, workload.item_bytes < 4  # a copy of x in float32
     spectrum, kept = 2.0 * planes * height * kept_columns * wide, 2.0 * modes * wide
-    in_mlp, after_it = spectrum + kept * (1 + max(3 + hidden_factor, 2 * hidden_factor)), 3 * spectrum + 2 * tokens * wide
+    matrices = 4.0 * hidden_factor * workload.dim**2 / num_blocks * wide  # a layer's weights as `real_matrix` writes them
+    dropped = modes < planes * height * kept_columns  # rows, which come back as zeros
+    padded = 2.0 * planes * height * (width // 2 + 1) * wide
+    in_mlp = spectrum + kept * (1 + max(3 + hidden_factor, 2 * hidden_factor)) + matrices
+    after_it = spectrum + 2 * padded + tokens * wide
     return Cost(
         mix_flops=transforms + products,
         mix_backward_flops=transforms + real_way + 2 * products,
         transient_bytes=max(in_mlp, after_it) + widened * tokens * wide,
-        saved_bytes=kept * (2 + hidden_factor),
+        saved_bytes=kept * (2 + hidden_factor + dropped) + 2 * matrices + widened * tokens * wide,
         traffic_bytes=(2.0 * tokens + parameters) * workload.item_bytes,
     )
 
@@ -161,7 +165,7 @@ OPERATOR = Operator(
     name="afno",
     title="AFNO, adaptive Fourier neural operator",
     module=AFNO,
-    source="Guibas et al., ICLR 2022, sec. 4",
+    source="Guibas et al., ICLR 2022; NVlabs/AFNO-transformer",
     formula="y = irfft2(shrink(W2 relu(W1 rfft2(x) + b1) + b2)) + x, W1 and W2 block-diagonal",
     time_order="N log N C",
     memory_order="N C",

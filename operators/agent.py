@@ -6,10 +6,10 @@ The agents A are means of the queries over the cells of a coarser grid (`_landma
 agent, a 7 x 7 map that is stretched over the grid bilinearly, a row term and a column term, as in the published code;
 `bias` False leaves both out.
 
-Public code takes sqrt(N) for both sides of the grid and needs a square number of agents. Its bias has as many rows as
-agents that it asked for; here as many as the grid has cells for.
+Public code takes sqrt(N) for both sides of the grid (in PVT for the biases alone) and needs a square number of agents. Its
+bias has as many rows as agents that it asked for; here as many as the grid has cells for.
 
-Source: Han et al., Agent Attention, ECCV 2024, section 4; code: LeapLabTHU/Agent-Attention.
+Source: Han et al., Agent Attention, ECCV 2024; code: LeapLabTHU/Agent-Attention.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ OPERATOR = Operator(
     name="agent",
     title="Agent attention",
     module=Agent,
-    source="Han et al., ECCV 2024, section 4",
+    source="Han et al., ECCV 2024",
     formula="y = softmax(Q A^T / sqrt d + B_q) softmax(A K^T / sqrt d + B_k) V + depthwise(V), A = pooled Q",
     time_order="N L C",
     memory_order="N h L",

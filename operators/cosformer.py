@@ -11,7 +11,7 @@ The paper and its code know sequences alone: cos(pi/2 (i - j)/M). On an image re
 end of a row and the beginning of the next, and strangers of two tokens that touch in a column; it is `distance="raster"`.
 The product of rows and columns is ours. eps is added to the normaliser, where the code takes it for the least that it may be.
 
-Source: Qin et al., cosFormer: Rethinking Softmax in Attention, ICLR 2022, sec. 3; code: OpenNLPLab/cosFormer.
+Source: Qin et al., cosFormer: Rethinking Softmax in Attention, ICLR 2022; code: OpenNLPLab/cosFormer.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ OPERATOR = Operator(
     name="cosformer",
     title="cosFormer",
     module=Cosformer,
-    source="Qin et al., ICLR 2022, sec. 3; the distance on a grid is ours",
+    source="Qin et al., ICLR 2022; the distance on a grid is ours",
     formula="y_i = sum_j w_ij v_j / sum_j w_ij, w_ij = relu(q_i) . relu(k_j) cos(pi/2 dy/H) cos(pi/2 dx/W)",
     time_order="N 4d C",
     memory_order="N C",

@@ -23,7 +23,8 @@ class Depthwise(nn.Module):
         super().__init__()
         self.convolution = DepthwiseConvolution(dim, kernel_size, checked_grid(grid))
         nn.init.trunc_normal_(self.convolution.weight, std=0.02)
-        nn.init.zeros_(self.convolution.bias)
+        if self.convolution.bias is not None:
+            nn.init.zeros_(self.convolution.bias)
 
     def mix(self, x: Tensor) -> Tensor:
         mixed: Tensor = self.convolution(x)
@@ -38,7 +39,8 @@ def cost(workload: Workload, *, kernel_size: int) -> Cost:
     plane = 1.0 * workload.batch * workload.tokens * workload.dim * workload.item_bytes
     return Cost(
         mix_flops=depthwise_flops(workload, workload.dim, kernel_size),
-        transient_bytes=3 * plane,  # input and output once more, in the order that a CPU's library convolves in
+        # In training a CPU's library takes input and output once more, in its own order.
+        transient_bytes=(3 if workload.mode == "train" else 1) * plane,
         saved_bytes=0.0,
         traffic_bytes=2 * plane + workload.dim * (kernel_size**2 + 1.0) * workload.item_bytes,
     )

@@ -3,16 +3,18 @@
     (q', k', v') = for each head and each of its three, A DWC(.)        DWC depthwise k x k, A a d x d matrix (1 x 1, grouped)
     y = [att(q, k, v), att(q', k', v')],   att_i = relu(q_i) (sum_j relu(k_j)^T v_j) / (relu(q_i) . sum_j relu(k_j) + eps)
 
-The second scale is h further heads: `out` takes 2 C channels to C. The published models have one such scale, 5 x 5 in most
-and 3 x 3 in the largest for segmentation.
+The second scale is h further heads: `out` takes 2 C channels to C. The published backbones have one such scale, 5 x 5, but
+3 x 3 in the two largest of EfficientViT-SAM.
 
-The published code has eps = 1e-15, so that the gradient at a query that is negative throughout is 1e15 times too much, which
-float16 cannot hold; and its first versions carry the sums in float16, where they overflow. Here both are float32 also for
-half-precision input, and eps is 1e-6. At N <= d the code turns to the N x N form without a word: the same values at another
-cost; here the sums are linear at every N. Left out is the batch normalisation behind `out`, which in training couples the
-samples of a batch. The projections have a bias, as all operators' here; DWC and A have none, as published.
+The published code has eps = 1e-15. At a query that is negative throughout, gradients of 1e15 arise on the way, more than float16
+holds; some of its versions carry the sums over tokens in float16, where they overflow (the first ones, and that of May 2024), and
+the first ones the quotient too, where such an eps is 0. Here all is float32 also for half-precision input, and eps is 1e-6.
 
-Source: Cai et al., EfficientViT: Multi-Scale Linear Attention for High-Resolution Dense Prediction, ICCV 2023, sec. 3.1; code:
+At N <= d the code turns to the N x N form without a word: the same values at another cost; here the sums are linear at every N.
+Left out is the batch normalisation behind `out`, which in training couples the samples of a batch. The projections have a
+bias, as all operators' here; DWC and A have none, as published.
+
+Source: Cai et al., EfficientViT: Multi-Scale Linear Attention for High-Resolution Dense Prediction, ICCV 2023; code:
 mit-han-lab/efficientvit (LiteMLA).
 """
 
@@ -95,7 +97,7 @@ OPERATOR = Operator(
     name="efficientvit",
     title="EfficientViT's multi-scale linear attention",
     module=EfficientViT,
-    source="Cai et al., ICCV 2023, sec. 3.1",
+    source="Cai et al., ICCV 2023",
     formula="y = [att(q, k, v), att(q', k', v')], att = relu(Q) (relu(K)^T V) / relu(Q) sum relu(K), x' = A DWC(x)",
     time_order="N C (d + k^2)",
     memory_order="N C",

@@ -9,7 +9,7 @@ The transform is unitary (norm "ortho"). The published one ("backward") is sqrt(
 residual sum, which takes the size out again; in a block with the norm before, it would drown x, and the sum of all numbers at
 frequency 0 overflows float16. x is real, so that half of the channel frequencies suffice: the others' real parts are mirrored.
 
-Source: Lee-Thorp et al., FNet: Mixing Tokens with Fourier Transforms, NAACL 2022, sec. 3.2; code: google-research/f_net.
+Source: Lee-Thorp et al., FNet: Mixing Tokens with Fourier Transforms, NAACL 2022; code: google-research/google-research, f_net.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ def cost(workload: Workload, *, norm: str) -> Cost:
     on_grid = half * (fft_flops(width, height, real=False) + fft_flops(height, width, real=False))
     over_channels = fft_flops(channels, workload.batch * workload.tokens, real=True)
     numbers = workload.batch * workload.tokens * channels
+    widened = 0.0 if workload.item_bytes >= 4 else 4.0 * numbers  # a copy of x in float32
     return Cost(
         mix_flops=over_channels + on_grid,
         mix_backward_flops=2 * over_channels + on_grid,
-        transient_bytes=(3.0 if workload.item_bytes >= 4 else 4.0) * numbers * wide,  # half precision: a copy of x in float32
-        saved_bytes=0.0,  # a linear map without parameters
+        transient_bytes=4.0 * numbers * wide + widened,
+        saved_bytes=widened,  # a linear map without parameters, but the FFT keeps its input
         traffic_bytes=2.0 * numbers * workload.item_bytes,
     )
 
@@ -77,7 +78,7 @@ OPERATOR = Operator(
     name="fnet",
     title="FNet, Fourier mixing",
     module=FNet,
-    source="Lee-Thorp et al., NAACL 2022, sec. 3.2",
+    source="Lee-Thorp et al., NAACL 2022; google-research f_net",
     formula="y = Re F_tokens F_channels x, F_tokens on the grid",
     time_order="N log N C",
     memory_order="N C",

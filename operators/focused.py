@@ -5,13 +5,12 @@
 
 DWC is a depthwise k x k convolution whose filters the heads share: it gives back the rank that N x N weights of rank d lack.
 
-s and eps stand in the published code alone. It takes both lengths |.| over all channels and splits the heads after that, so
-that the features of one head depend on the others; here they are those of a head, as in the paper, where phi acts on the d
-channels of one. In float16 its powers of small features underflow and 0/0 follows; here the power is of u/|u|, in float32.
-It also adds to the keys a learned table of N x C, which is in no formula of the paper and ties the module to one size of
-image, and guesses the grid as a square where it works in windows: both left out.
+s, eps and where they stand are those of the published code. It takes both lengths |.| over all channels and splits the heads
+after that, so that the features of one head depend on the others; here they are those of a head. In float16 its powers of
+small features underflow and 0/0 follows; here the power is of u/|u|, in float32. It also adds to the keys a learned table of
+N x C, which ties the module to one size of image, and guesses the grid as a square where it works in windows: both left out.
 
-Source: Han et al., FLatten Transformer: Vision Transformer using Focused Linear Attention, ICCV 2023, sec. 4; code:
+Source: Han et al., FLatten Transformer: Vision Transformer using Focused Linear Attention, ICCV 2023; code:
 LeapLabTHU/FLatten-Transformer (FocusedLinearAttention).
 """
 
@@ -96,7 +95,7 @@ OPERATOR = Operator(
     name="focused",
     title="Focused linear attention (FLatten)",
     module=Focused,
-    source="Han et al., ICCV 2023, sec. 4",
+    source="Han et al., ICCV 2023",
     formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K) + DWC(V), phi(x) = |u| u^p / |u^p|, u = relu(x) / softplus(s)",
     time_order="N C (d + k^2)",
     memory_order="N C",

@@ -7,8 +7,7 @@ and not so here: the factors cancel, K is the same. K stands for a real filter o
 that are their own mirror (0, and W / 2 where W is even) the part without Hermitian symmetry does nothing. The published
 code takes sqrt(N) for both sides; here the grid is any H x W.
 
-Source: Rao et al., Global Filter Networks for Image Classification, NeurIPS 2021, sec. 3; code: raoyongming/GFNet
-(GlobalFilter).
+Source: Rao et al., Global Filter Networks for Image Classification, NeurIPS 2021; code: raoyongming/GFNet (GlobalFilter).
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def cost(workload: Workload) -> Cost:
         mix_flops=planes * (2 * one_way + product),
         mix_backward_flops=planes * (2 * one_way + fft_flops(grid.width, grid.height, real=True) + 2 * product),
         transient_bytes=3.0 * spectra + (tokens + widened) * wide,
-        saved_bytes=float(spectra),
+        saved_bytes=spectra + widened * wide,
         traffic_bytes=(2.0 * tokens + parameters) * workload.item_bytes,
     )
 
@@ -78,7 +77,7 @@ OPERATOR = Operator(
     name="gfnet",
     title="GFNet global filter",
     module=GFNet,
-    source="Rao et al., NeurIPS 2021, sec. 3",
+    source="Rao et al., NeurIPS 2021; raoyongming/GFNet",
     formula="y = irfft2(rfft2(x) * K)",
     time_order="N log N C",
     memory_order="N C",

@@ -2,10 +2,11 @@
 
     y_i = q^_i * sum_j k^_j * v_j        q^, k^ at unit length over the channels of a token
 
-The kernel is cosine similarity and has no normaliser over tokens: the sum grows with N, and is carried in float32. The published code
-divides by a norm that can be 0 and gives NaN for a token of zeros; here a norm is at least 1e-12 and such a token gives 0.
+The kernel is cosine similarity and has no normaliser over tokens: the sum grows with N, and is carried in float32. Public code
+divides by a norm that can be 0 and gives NaN for a token of zeros; here such a token gives 0 and has no gradient.
 
-Source: Bolya et al., Hydra Attention: Efficient Attention with Many Heads, ECCV Workshops 2022, sec. 3 and the listing there.
+Source: Bolya et al., Hydra Attention: Efficient Attention with Many Heads, ECCV Workshops 2022; code:
+robflynnyh/hydra-linear-attention, after the paper's listing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
 
-EPS = 1e-12  # that of torch.nn.functional.normalize
+EPS = 1e-12  # shorter tokens count as zeros
 
 
 class Hydra(MultiHeadMixer):
@@ -32,8 +33,9 @@ class Hydra(MultiHeadMixer):
 
 
 def inverse_length(x: Tensor) -> Tensor:
-    """(B, 1, N, 1) from (B, 1, N, C)."""
-    return 1 / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=EPS)
+    """(B, 1, N, 1) from (B, 1, N, C); 0 for a token of zeros."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return (length > EPS) / length.clamp(min=EPS)
 
 
 def dense_reference(module: Hydra, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ OPERATOR = Operator(
     name="hydra",
     title="Hydra attention",
     module=Hydra,
-    source="Bolya et al., ECCV Workshops 2022, sec. 3",
+    source="Bolya et al., ECCV Workshops 2022",
     formula="y_i = q^_i * sum_j k^_j * v_j, q^ and k^ at unit length",
     time_order="N C",
     memory_order="N C",

@@ -10,12 +10,14 @@ paper's own lambda convolution is the same sum in a window of 23 x 23. The intra
 The published layer has batch normalisation on queries and values, which lets one sample see another: here it is layer
 normalisation over their channels, in prepare. As published there are no biases and no projection of the output; E starts as N(0, 1).
 
-Source: Bello, LambdaNetworks: Modeling Long-Range Interactions Without Attention, ICLR 2021 (arXiv 2102.08602), sec. 3, eq. 1
-to 3, figure 3; code: lucidrains/lambda-networks.
+Source: Bello, LambdaNetworks: Modeling Long-Range Interactions Without Attention, ICLR 2021 (arXiv 2102.08602), sec. 3;
+code: lucidrains/lambda-networks.
 """
 
 # ruff: noqa: N999  the name is a keyword: the registry imports it from text
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -98,9 +100,11 @@ def cost(workload: Workload, *, key_dim: int) -> Cost:
     plane_bytes = spectrum_bytes(shape, head_dim, item)
     at_once = min(batch, planes_at_a_time(shape, head_dim, item, workload.device.partition(":")[0]))
     outputs = batch * tokens * workload.dim * item
+    seen = tokens if grid.height > 1 else shape[1]  # one row is cropped without a copy
     height, width = table_shape(grid)
     numbers = batch * tokens * (heads * key_dim + key_dim + head_dim + workload.dim) + key_dim * height * width
     tables = key_dim * spectrum_bytes(shape, 1, item)
+    widened = batch * tokens * (heads * key_dim + key_dim + head_dim) if workload.item_bytes < 4 else 0  # copies in float32
     return Cost(
         mix_flops=content + batch * head_dim * (1 + key_dim) * one_way + products + key_dim * fft_flops(shape[0] * shape[1], real=True),
         # The backward of a real transform is a complex one; of the inverse, a real one forward.
@@ -109,7 +113,10 @@ def cost(workload: Workload, *, key_dim: int) -> Cost:
         + key_dim * fft_flops(shape[0] * shape[1], real=False),
         projection_flops=2.0 * batch * tokens * workload.dim * (heads * key_dim + key_dim + head_dim),
         transient_bytes=tables + 3.0 * at_once * plane_bytes + 2.0 * outputs,
-        saved_bytes=tables + batch * (plane_bytes + (key_dim * tokens * head_dim + tokens * key_dim) * item),
+        # Spectra, what was padded for them, a correlation with each table, and what the content's products take.
+        saved_bytes=tables
+        + batch * (plane_bytes + (grid.height * shape[1] * head_dim + key_dim * (seen * head_dim + tokens + workload.dim)) * item)
+        + (key_dim * math.prod(shape) + widened) * item,
         traffic_bytes=numbers * workload.item_bytes,
     )
 
@@ -118,7 +125,7 @@ OPERATOR = Operator(
     name="lambda",
     title="Lambda layer",
     module=Lambda,
-    source="Bello, ICLR 2021, eq. 1 to 3; lucidrains/lambda-networks",
+    source="Bello, ICLR 2021, sec. 3; lucidrains/lambda-networks",
     formula="y_n = q_n^T (sum_m softmax_m(K)_m v_m^T + sum_m E[D(n,m)] v_m^T)",
     time_order="N log N (1+k) C/h + N k C",
     memory_order="N C",

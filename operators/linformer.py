@@ -10,8 +10,7 @@ Public code takes a shorter sequence without a word: the authors' and lucidrains
 pads queries, keys and values with zeros, which comes to the same. On a grid of another width these columns belong to other
 places. Also, lucidrains' `share_kv` shares the projection of the tokens as well as E: keys and values are then one tensor.
 
-Source: Wang et al., Linformer, 2020 (arXiv 2006.04768), eq. 7 and section 4; code: fairseq examples/linformer,
-lucidrains/linformer.
+Source: Wang et al., Linformer, 2020 (arXiv 2006.04768); code: fairseq examples/linformer, lucidrains/linformer.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ OPERATOR = Operator(
     name="linformer",
     title="Linformer",
     module=Linformer,
-    source="Wang et al., 2020, eq. 7",
+    source="Wang et al., 2020, arXiv 2006.04768",
     formula="y = softmax(Q (E K)^T / sqrt d) F V, E and F (k x N) learned",
     time_order="N k C",
     memory_order="N C",

@@ -16,14 +16,13 @@ The engines, and how they work, stand in `_lisa_engines.py`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, projection_flops
+from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, in_float32, projection_flops
 from lisabench.operators._grid_fft import spectrum_bytes, spectrum_product_flops, table_spectra, transform_flops, transform_shape
+from lisabench.operators._kept_spectra import KeptSpectra
 from lisabench.operators._lisa_engines import by_fft, dense, planes_at_a_time
 from lisabench.operators._relative_position import offset_index, table_shape
 
@@ -65,8 +64,8 @@ def lisa_attention(
         query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
     if choose_engine(grid, engine) == "dense":
         return dense(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
-    spectra = tuple(table_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
-    return by_fft(query, key, value, *spectra, grid, boundary).to(dtype)
+    kernel_spectra, context_spectra = (table_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
+    return by_fft(query, key, value, kernel_spectra, context_spectra, grid, boundary).to(dtype)
 
 
 def choose_engine(grid: Grid, engine: str = "auto") -> str:
@@ -77,7 +76,7 @@ def choose_engine(grid: Grid, engine: str = "auto") -> str:
 # --- module ----------------------------------------------------------------------------------------------------------
 
 
-class LiSA(MultiHeadMixer):
+class LiSA(KeptSpectra, MultiHeadMixer):
     """LiSA with its projections: (B, N, C) -> (B, N, C).
 
     prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
@@ -107,43 +106,28 @@ class LiSA(MultiHeadMixer):
         self.kernel_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
         self.context_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
         self.norm = nn.LayerNorm(dim)
-        self._kept: tuple[Any, tuple[Tensor, Tensor], tuple[Tensor, ...]] | None = None
 
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         query, key, value = super().prepare(x)
         return F.normalize(query, dim=-1).to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value
 
+    @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        grid, boundary, engine = self.grid, self.boundary, self.engine
         tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
-        options = {"grid": self.grid, "boundary": self.boundary, "engine": self.engine}
-        if self.training or torch.is_grad_enabled() or choose_engine(self.grid, self.engine) != "fft":
-            return lisa_attention(query, key, value, *tables, **options)
-        _checked(query, key, value, *tables, *options.values())
-        wide = torch.promote_types(value.dtype, torch.float32)
-        mixed = by_fft(query.to(wide), key.to(wide), value.to(wide), *self._spectra(wide), self.grid, self.boundary)
-        return mixed.to(value.dtype)
+        if self.training or torch.is_grad_enabled() or choose_engine(grid, engine) != "fft":
+            return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
+        _checked(query, key, value, *tables, grid, boundary, engine)
+        kernel_spectra, context_spectra = self._spectra(value.dtype)
+        return by_fft(query, key, value, kernel_spectra, context_spectra, grid, boundary)
 
     def finish(self, y: Tensor) -> Tensor:
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
         return merged
 
-    def train(self, mode: bool = True) -> LiSA:
-        self._kept = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}
-
     def _spectra(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        tables = (self.kernel_patterns, self.context_patterns)
-        state = (dtype, *((table.data_ptr(), table.device, table._version) for table in tables))
-        # Writing through `.data` leaves no trace in the version; on a CPU the comparison of contents costs next to nothing,
-        # on a GPU it would wait for the device.
-        if self._kept is not None and self._kept[0] == state and (tables[0].is_cuda or all(map(torch.equal, tables, self._kept[1]))):
-            return self._kept[2]
-        spectra = tuple(table_spectra(table.to(dtype), self.grid, self.boundary) for table in tables)
-        self._kept = (state, (tables[0].detach().clone(), tables[1].detach().clone()), spectra)
-        return spectra
+        tables = self.kernel_patterns, self.context_patterns
+        return self.kept_spectra(lambda: tuple(table_spectra(table.to(dtype), self.grid, self.boundary) for table in tables), tables, dtype)
 
     def resize(self, grid: tuple[int, int]) -> None:
         """Carries the tables over to another grid, so that a trained model can change its resolution.

@@ -5,16 +5,15 @@
 
 The bias stands in the exponent, as in softmax attention with relative positions, which this estimates for unit queries and
 keys. On a unit sphere phi has a floor and a ceiling, so that neither it nor the FFTs need a stabilising maximum; the tables are
-exponentiated after their maximum, which cancels in the quotient. Public ports sum along a diagonal, use the bias without its
-exponential, or flatten the image to one dimension, where the end of a row neighbours the start of the next: here the offset is
-that on the grid.
+exponentiated after their maximum, which cancels in the quotient. The published algorithm is 1-D, for sequences: on a flattened
+image the end of a row neighbours the start of the next. Here the offset is that on the grid.
 
 Where a head's bias is far below its maximum at every offset that a token has, float32 loses digits of that token's sums
 (`_relative_kernel.py`): with one offset of a 64 x 64 grid 10 above all others the error is 1e-6, with 15 it is 1e-4. m is a
 setting of ours; the bias starts at 0.
 
 Source: Luo et al., Stable, Fast and Accurate: Kernelized Attention with Relative Positional Encoding, NeurIPS 2021
-(arXiv 2106.12566), sec. 3; the authors' code is not public.
+(arXiv 2106.12566), algorithm 1.
 """
 
 from __future__ import annotations
@@ -81,7 +80,9 @@ def cost(workload: Workload, *, features: int, key_dim: int | None) -> Cost:
         mix_backward_flops=feature_products + backward,  # the random weights take no gradient
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=per_token * 2.0 * features * wide + relative_kernel_bytes(workload, features, d_v),
-        saved_bytes=per_token * 2.0 * wide + relative_kernel_saved_bytes(workload, features, d_v),  # 2: the norms
+        # Of queries and keys their norms and, in half precision, their copies in float32.
+        saved_bytes=per_token * 2.0 * (1 + (d_k if workload.item_bytes < 4 else 0)) * wide
+        + relative_kernel_saved_bytes(workload, features, d_v),
         traffic_bytes=(per_token * 2.0 * (d_k + d_v) + table_numbers) * workload.item_bytes,
     )
 
@@ -90,7 +91,7 @@ OPERATOR = Operator(
     name="nprf",
     title="NPRF, kernel attention with a relative position bias",
     module=NPRF,
-    source="Luo et al., NeurIPS 2021, arXiv 2106.12566, sec. 3",
+    source="Luo et al., NeurIPS 2021, arXiv 2106.12566, algorithm 1",
     formula="y_i = phi(q_i) sum_j e^b[D] phi(k_j)^T v_j / phi(q_i) . sum_j e^b[D] phi(k_j), phi(x) = m^-1/2 exp(w x/|x| - 1/2)",
     time_order="N log N m C",
     memory_order="N C",

@@ -8,12 +8,13 @@ these are the segment means of the paper. Products go from the right, so that no
 half-precision input: Z has large entries of both signs. What belongs to small singular values of A grows by 13 / 4 an
 iteration, rounding too: on 14 x 14 tokens at initialisation float32 is off by 2e-7 after the published six, by 7e-4 after twenty.
 
-Public code takes the norms that Z begins with over all heads and samples, so that a sample's result depends on its batch
-mates; here each matrix has its own. nystrom-attention pads a sequence that the landmarks do not divide with zero tokens, which
-take part in every softmax; here the cells overlap by a row or column instead and nothing is padded. The paper's skip
-connection, a convolution of the values along the sequence, is left out: it is not part of the approximation.
+nystrom-attention, and the authors' code for text by default, take the norms that Z begins with over all heads and samples, so
+that a sample's result depends on its batch mates; here each matrix has its own. nystrom-attention pads a sequence that the
+landmarks do not divide with zero tokens, which without a mask take part in every softmax; here the cells overlap by a row or
+column instead and nothing is padded. The published skip connection, a convolution of the values along the sequence, is left
+out: it is not part of the approximation.
 
-Source: Xiong et al., Nystromformer, AAAI 2021, section 3; code: mlpen/Nystromformer, lucidrains/nystrom-attention.
+Source: Xiong et al., Nystromformer, AAAI 2021; code: mlpen/Nystromformer, lucidrains/nystrom-attention.
 """
 
 from __future__ import annotations
@@ -78,13 +79,13 @@ def dense_reference(module: Nystrom, query: Tensor, key: Tensor, value: Tensor, 
 def cost(workload: Workload, *, landmarks: int, iterations: int) -> Cost:
     few, d = landmark_grid(workload.grid, landmarks).tokens, workload.head_dim
     planes, tokens = workload.batch * workload.heads, workload.tokens
-    wide = max(4, workload.item_bytes)
+    wide, widened = max(4, workload.item_bytes), 3.0 * tokens * d * 4 * (workload.item_bytes < 4)  # the inputs once more, in float32
     copied = 1 if workload.batch > 1 else 0  # products of heads that lie side by side need a copy once there are samples
     return Cost(
         mix_flops=planes * (8.0 * tokens * few * d + 4.0 * few**2 * d + 8.0 * few**3 * iterations),
         projection_flops=projection_flops(workload),
-        transient_bytes=planes * (tokens * (few + max(few, d) + copied * d) + 4.0 * few**2) * wide,
-        saved_bytes=planes * (tokens * (2.0 * few + 5 * copied * d) + (6 * iterations + 2) * few**2) * wide,
+        transient_bytes=planes * ((tokens * (few + max(few, d)) + 3.0 * few * d + 2 * few**2) * wide + widened),
+        saved_bytes=planes * ((tokens * (2.0 * few + 5 * copied * d) + (6 * iterations + 2) * few**2) * wide + (1 - copied) * widened),
         traffic_bytes=planes * tokens * 4.0 * d * workload.item_bytes,
     )
 
@@ -93,7 +94,7 @@ OPERATOR = Operator(
     name="nystrom",
     title="Nystromformer",
     module=Nystrom,
-    source="Xiong et al., AAAI 2021, section 3",
+    source="Xiong et al., AAAI 2021",
     formula="y = softmax(Q K~^T / sqrt d) pinv(softmax(Q~ K~^T / sqrt d)) softmax(Q~ K^T / sqrt d) V",
     time_order="N L C",
     memory_order="N h L",

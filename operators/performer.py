@@ -6,12 +6,15 @@
 The stabilising maximum is taken per token for queries and per head and sample for keys: it cancels in the quotient (up
 to eps), and no sample sees another one of its batch. It is that of the whole exponent: public code takes that of w x^
 alone, which leaves exp(-|x^|^2 / 2) to be drowned by eps, so that long tokens all give the mean of the values. The
-features, their exponentials and the sums over tokens are float32 also for half-precision input: xformers' favor.py,
-without the maximum and without eps in the denominator, overflows in float16. Rows of w have the norms of Gaussian rows
-(Choromanski et al., sec. 2.4, unbiased).
+features, their exponentials and the sums over tokens are float32 also for half-precision input: xformers' favor.py (removed
+since) has neither the maximum nor eps, so that in float16 the features of long tokens are all 0, and 0/0 follows.
 
-Source: Choromanski et al., Rethinking Attention with Performers, ICLR 2021, eq. 5 to 8 and lemma 1; code:
-google-research/performer (fast_attention), lucidrains/performer-pytorch.
+Rows of w have the norms of Gaussian rows and uniform directions, or the estimate would not be unbiased. Public code takes Q of
+a QR decomposition as it comes, without the signs of R: there w_11 is negative in each block, with a mean of -0.8.
+
+Source: Choromanski et al., Rethinking Attention with Performers, ICLR 2021, lemma 1; code: google-research/performer
+(fast_attention), lucidrains/performer-pytorch; uniform rotations: Mezzadri, How to generate random matrices from the classical
+compact groups, Notices of the AMS 2007.
 """
 
 from __future__ import annotations
@@ -22,13 +25,18 @@ import torch
 from torch import Tensor
 
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
-from lisabench.operators._kernel_attention import dense_kernel_attention, kernel_attention, kernel_attention_flops
+from lisabench.operators._kernel_attention import (
+    dense_kernel_attention,
+    kernel_attention,
+    kernel_attention_bytes,
+    kernel_attention_flops,
+)
 
-EPS = 1e-4  # that of the published code
+EPS = 1e-4  # that of performer-pytorch
 
 
 class Performer(MultiHeadMixer):
-    """Multi-head FAVOR+ attention: (B, N, C) -> (B, N, C). `features` is m a head; None is d ln d, the published default."""
+    """Multi-head FAVOR+ attention: (B, N, C) -> (B, N, C). `features` is m a head; None is d ln d, the default of performer-pytorch."""
 
     weights: Tensor
 
@@ -52,14 +60,20 @@ class Performer(MultiHeadMixer):
 
 
 def default_features(key_dim: int) -> int:
-    """m = d ln d, at least 1: the published default."""
+    """m = d ln d, at least 1."""
     return max(1, int(key_dim * math.log(key_dim)))
 
 
 def orthogonal_features(features: int, key_dim: int) -> Tensor:
     """(m, d): rows orthogonal in blocks of d, with the norms of Gaussian rows."""
-    blocks = [torch.linalg.qr(torch.randn(key_dim, key_dim)).Q for _ in range(math.ceil(features / key_dim))]
+    blocks = [uniform_rotation(key_dim) for _ in range(math.ceil(features / key_dim))]
     return torch.cat(blocks)[:features] * torch.randn(features, key_dim).norm(dim=-1, keepdim=True)
+
+
+def uniform_rotation(side: int) -> Tensor:
+    """An orthogonal matrix, all equally likely: QR with a positive diagonal of R, which is unique."""
+    orthogonal, triangular = torch.linalg.qr(torch.randn(side, side))
+    return orthogonal * triangular.diagonal().sign()
 
 
 def dense_reference(module: Performer, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
@@ -78,14 +92,15 @@ def cost(workload: Workload, *, features: int | None, key_dim: int | None) -> Co
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
     m = default_features(d_k) if features is None else features
     per_token = workload.batch * workload.heads * workload.tokens
-    wide = max(4, workload.item_bytes)
+    transient, saved = kernel_attention_bytes(workload, m, d_v)
+    wide, widened = max(4, workload.item_bytes), 4.0 * (workload.item_bytes < 4)  # half precision: the inputs once more, in float32
     feature_products, mixing = 4.0 * per_token * d_k * m, kernel_attention_flops(workload, m, d_v)
     return Cost(
         mix_flops=feature_products + mixing,
         mix_backward_flops=feature_products + 2 * mixing,  # the random weights take no gradient
         projection_flops=projection_flops(workload, d_k),
-        transient_bytes=per_token * (4.0 * m + d_k) * wide,
-        saved_bytes=per_token * (4.0 * m + d_k + d_v) * wide,
+        transient_bytes=max(transient, per_token * (4.0 * m + d_k) * wide) + per_token * (2 * d_k + d_v) * widened,
+        saved_bytes=saved + per_token * ((4.0 * m + 2 * d_k) * wide + d_v * widened),  # scaled inputs, exponents, exponentials
         traffic_bytes=per_token * 2.0 * (d_k + d_v) * workload.item_bytes,
     )
 
@@ -94,7 +109,7 @@ OPERATOR = Operator(
     name="performer",
     title="Performer (FAVOR+)",
     module=Performer,
-    source="Choromanski et al., ICLR 2021, eq. 5 to 8",
+    source="Choromanski et al., ICLR 2021",
     formula="y = phi(Q) (phi(K)^T V) / phi(Q) sum phi(K), phi(x) = m^-1/2 [exp(w x^ - |x^|^2/2 - max) + eps]",
     time_order="N C m",
     memory_order="N h m",

@@ -5,7 +5,7 @@
 There is nothing to learn. Beyond the rim there are no tokens: the mean is over those that exist. Sums are not FLOPs by
 the convention of this package, so that it counts 0.
 
-Source: Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022, eq. 4; code: sail-sg/poolformer (Pooling).
+Source: Yu et al., MetaFormer Is Actually What You Need for Vision, CVPR 2022, algorithm 1; code: sail-sg/poolformer (Pooling).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ OPERATOR = Operator(
     name="pool",
     title="Pooling (PoolFormer)",
     module=Pool,
-    source="Yu et al., CVPR 2022, eq. 4",
+    source="Yu et al., CVPR 2022, algorithm 1",
     formula="y = avg_pool_k(x) - x, over the tokens that exist",
     time_order="N C k^2",
     memory_order="N C",

@@ -16,7 +16,7 @@ the window, y_n = I^T u + G V_n u, u = V_n^T w. The result is the same, without 
 published order: at d = 64 with 3 heads and 7 x 7 three tenths of its FLOPs. Its window is 3-D, over video; its I is of size d_k and
 fails where d_v differs; it has no linear layer out, which `finish` has as everywhere.
 
-Source: Kim, Kwon et al., Relational Self-Attention, NeurIPS 2021, section 4; code: KimManjin/RSA, ops/rsa.py.
+Source: Kim, Kwon et al., Relational Self-Attention, NeurIPS 2021; code: KimManjin/RSA, ops/rsa.py.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ OPERATOR = Operator(
     name="rsa",
     title="RSA, relational self-attention",
     module=RSA,
-    source="Kim, Kwon et al., NeurIPS 2021, section 4",
+    source="Kim, Kwon et al., NeurIPS 2021; KimManjin/RSA",
     formula="y = context kappa, kappa = q^T (H1 (*) k + P1), context = (G (*) v + I)^T (H2 (*) v), in a window of M = k x k tokens",
     time_order="N M C",
     memory_order="N M C",

@@ -5,7 +5,7 @@
 There are no heads. The softmax is over the whole grid: MobileViTv2 takes it apart for each of the 2 x 2 places within a patch, which a
 grid whose sides are odd has no use for. The scores and the weighted sum are float32.
 
-Source: Mehta and Rastegari, Separable Self-attention for Mobile Vision Transformers, TMLR 2023, sec. 3.2; code:
+Source: Mehta and Rastegari, Separable Self-attention for Mobile Vision Transformers, TMLR 2023; code:
 apple/ml-cvnets (LinearSelfAttention).
 """
 
@@ -56,7 +56,7 @@ def cost(workload: Workload) -> Cost:
         mix_flops=2.0 * numbers,
         projection_flops=2.0 * numbers * (3 * workload.dim + 1),
         transient_bytes=2.0 * numbers * wide + widened,
-        saved_bytes=(numbers + scores) * wide + widened,
+        saved_bytes=(numbers + scores) * wide + widened / 2,  # relu keeps its result
         traffic_bytes=(3.0 * numbers + scores) * workload.item_bytes,
     )
 
@@ -65,7 +65,7 @@ OPERATOR = Operator(
     name="separable",
     title="Separable self-attention (MobileViTv2)",
     module=Separable,
-    source="Mehta and Rastegari, TMLR 2023, sec. 3.2",
+    source="Mehta and Rastegari, TMLR 2023",
     formula="y_i = relu(v_i) * sum_j softmax_j(q_j) k_j",
     time_order="N C",
     memory_order="N C",

@@ -1,19 +1,19 @@
 """SOFT: attention with a Gaussian kernel in place of softmax, its N x N matrix rebuilt from a few landmarks.
 
-    y = G(Q, Q~)  Z  G(Q~, Q) V,    G(a, b) = exp(-|a - b|^2 / (2 sqrt d)),    Z ~ (G(Q~, Q~) + 0.01)^-1
-    Z_0 = 1.8 A / |A|_inf^2,    Z <- 2 Z - Z A Z
+    y = G(Q, Q~)  Z  G(Q~, Q) V,    G(a, b) = exp(-|a - b|^2 / (2 sqrt d)),    Z ~ A^-1,    A = G(Q~, Q~) + 0.01 I
+    Z_0 = 1.8 A / |G(Q~, Q~)|_inf^2,    Z <- 2 Z - Z A Z
 
 Keys are the queries, so that the matrix is symmetric; its rows are not normalised. Q~ are means over the cells of a coarser
-grid, one of the two ways that the paper gives; its code has the other, a strided convolution with normalisation and GELU.
+grid (`_landmarks`); the published code has a strided convolution with normalisation and GELU in their place.
 The distances are clamped at 0, below which rounding takes them, and all is float32 also for half-precision input.
 Products go from the right, so that none costs N L^2.
 
-The 0.01 on the diagonal is that of the published code, not of the paper: the landmarks' matrix is nearly singular.
-Gradients are those of the iteration itself; the published code gives those of the exact inverse, which is another function
-where the iteration has not converged. Its normalised variant takes the iteration's start over the whole batch; here each
-matrix has its own. The code's convolution of the values, which is added to the output, is left out: it is not in the paper.
+The 0.01 on the diagonal is that of the published code: the landmarks' matrix is nearly singular. Gradients are those of the
+iteration itself; the published code gives those of the exact inverse, which is another function where the iteration has not
+converged. Its normalised variant takes the iteration's start over the whole batch; here each matrix has its own. The code's
+convolution of the values, which is added to the output, is left out: it is not part of the approximation.
 
-Source: Lu et al., SOFT, NeurIPS 2021, section 3; code: fudan-zvg/SOFT.
+Source: Lu et al., SOFT, NeurIPS 2021; code: fudan-zvg/SOFT.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Soft(MultiHeadMixer):
         return self.split_heads(self.query(x)), self.split_heads(self.value(x))
 
     @in_float32
-    def mix(self, query: Tensor, value: Tensor) -> Tensor:  # type: ignore[override]  # there is no key
+    def mix(self, query: Tensor, value: Tensor) -> Tensor:  # there is no key
         query = query * query.shape[-1] ** -0.25
         few = pool(query, self.grid, self.coarse)
         seen = gaussian(query, few)  # (B, h, N, L)
@@ -86,13 +86,13 @@ def dense_reference(module: Soft, query: Tensor, value: Tensor, *, rows: Tensor)
 def cost(workload: Workload, *, landmarks: int, iterations: int) -> Cost:
     few, d = landmark_grid(workload.grid, landmarks).tokens, workload.head_dim
     planes, tokens = workload.batch * workload.heads, workload.tokens
-    wide = max(4, workload.item_bytes)
+    wide, widened = max(4, workload.item_bytes), tokens * d * 4.0 * (workload.item_bytes < 4)  # an input once more, in float32
     copied = 1 if workload.batch > 1 else 0  # products of heads that lie side by side need a copy once there are samples
     return Cost(
         mix_flops=planes * (6.0 * tokens * few * d + 4.0 * few**2 * d + 4.0 * few**3 * iterations),
         projection_flops=6.0 * workload.batch * tokens * workload.dim**2,  # of queries, values and the output
-        transient_bytes=planes * (tokens * (2.0 * few + d + copied * d) + 4 * few**2) * wide,
-        saved_bytes=planes * (tokens * (2.0 * few + d + 3 * copied * d) + (2 * iterations + 8) * few**2) * wide,
+        transient_bytes=planes * ((tokens * (d + few + max(few, d)) + 2.0 * few * d + few**2) * wide + 2 * widened),
+        saved_bytes=planes * ((tokens * (2.0 * few + d + 3 * copied * d) + (2 * iterations + 8) * few**2) * wide + (1 - copied) * widened),
         traffic_bytes=planes * tokens * 3.0 * d * workload.item_bytes,
     )
 
@@ -101,8 +101,8 @@ OPERATOR = Operator(
     name="soft",
     title="SOFT (softmax-free, Gaussian)",
     module=Soft,
-    source="Lu et al., NeurIPS 2021, section 3",
-    formula="y = G(Q, Q~) (G(Q~, Q~) + 0.01)^-1 G(Q~, Q) V, G(a, b) = exp(-|a - b|^2 / (2 sqrt d))",
+    source="Lu et al., NeurIPS 2021",
+    formula="y = G(Q, Q~) (G(Q~, Q~) + 0.01 I)^-1 G(Q~, Q) V, G(a, b) = exp(-|a - b|^2 / (2 sqrt d))",
     time_order="N L C",
     memory_order="N h L",
     family="low rank",

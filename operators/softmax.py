@@ -42,13 +42,13 @@ def dense_reference(module: Softmax, query: Tensor, key: Tensor, value: Tensor, 
 def cost(workload: Workload, *, key_dim: int | None) -> Cost:
     """Two products forward; flash kernels compute the scores once more in backward: five there.
 
-    With a key_dim of its own the CPU's SDPA has the explicit kernel only: N x N weights, and no recomputation.
+    With a key_dim of its own the CPU's SDPA has the explicit kernel only: N x N weights, in float32 at least, and no recomputation.
     """
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
     planes, tokens = workload.batch * workload.heads, workload.tokens
     square = 2.0 * planes * tokens**2
     explicit = workload.device == "cpu" and d_k != d_v
-    weights = planes * tokens**2 * workload.item_bytes if explicit else 0.0
+    weights = planes * tokens**2 * max(4.0, workload.item_bytes) if explicit else 0.0
     return Cost(
         mix_flops=square * (d_k + d_v),
         mix_backward_flops=square * (2 * d_k + 2 * d_v if explicit else 3 * d_k + 2 * d_v),

@@ -51,6 +51,7 @@ def cost(workload: Workload, *, key_dim: int | None) -> Cost:
     """Two products forward; kernels that keep no weights compute the scores once more in backward: five there."""
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
     planes, tokens, item = workload.batch * workload.heads, workload.tokens, workload.item_bytes
+    wide = max(4, item)  # the explicit kernel works in float32
     square, written = planes * tokens**2, workload.heads * tokens**2 * item
     table = workload.heads * math.prod(table_shape(workload.grid))
     # With a key_dim of its own, or a bias that needs a gradient, the CPU's SDPA has the explicit kernel only.
@@ -60,8 +61,9 @@ def cost(workload: Workload, *, key_dim: int | None) -> Cost:
         mix_flops=2.0 * square * (d_k + d_v),
         mix_backward_flops=2.0 * square * (2 * d_k + 2 * d_v if explicit else 3 * d_k + 2 * d_v),
         projection_flops=projection_flops(workload, d_k),
-        transient_bytes=max(2.0 * written, written + (2.0 * square * item if explicit else 0.0) + result),  # writing B takes two copies
-        saved_bytes=(square + planes * tokens * (2.0 * d_k + d_v)) * item if explicit else written + result,
+        # Before B is written, windows over its rows: 2 / W of it.
+        transient_bytes=written + max(2.0 * written / workload.grid.width, (2.0 * square * wide if explicit else 0.0) + result),
+        saved_bytes=(square + planes * tokens * (2.0 * d_k + d_v)) * wide if explicit else written + result,
         traffic_bytes=(planes * tokens * 2.0 * (d_k + d_v) + table) * item,
     )
 

@@ -6,7 +6,7 @@ The reduction mixes tokens before keys and values are projected, so mix takes th
 normalisation and both projections of N / r^2 patches are timed with the attention. They are 2 N C^2 (1 + 2 / r^2) of its
 FLOPs; other operators leave their projections of keys and values, 4 N C^2, outside.
 
-The convolution's patches do not overlap: as in the paper's eq. 3 it is one linear layer on the r^2 tokens of each, with the
+The convolution's patches do not overlap: as the paper writes it, it is one linear layer on the r^2 tokens of each, with the
 FLOPs of the convolution that the public code has, and without the choice of a kernel for it, on which its memory would depend.
 
 Where r does not divide a side the last patches hold fewer tokens, and the convolution's other taps meet zeros. Public code drops
@@ -16,7 +16,7 @@ r = 1 there is no reduction and no normalisation, as in the public code.
 The default r = 2 is what PVT has on 14 x 14 tokens, the grid of a plain ViT at 224 pixels (8, 4, 2, 1 on 56 x 56 to 7 x 7,
 always 49 patches). For one r the attention stays quadratic.
 
-Source: Wang et al., Pyramid Vision Transformer, ICCV 2021, eq. 1 to 3 and table 1; code: whai362/PVT.
+Source: Wang et al., Pyramid Vision Transformer, ICCV 2021; code: whai362/PVT.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ OPERATOR = Operator(
     name="sra",
     title="Spatial-reduction attention (PVT)",
     module=SpatialReduction,
-    source="Wang et al., ICCV 2021, eq. 1 to 3",
+    source="Wang et al., ICCV 2021",
     formula="y = softmax(Q (P W_k)^T / sqrt d) P W_v, P = LayerNorm(r x r convolution of X with stride r)",
     time_order="N^2/r^2 C",
     memory_order="N C",

@@ -9,11 +9,12 @@ x -> x sqrt(w) / |x|. It makes a table of all (2H-1)(2W-1) offsets, which is app
 on the grid. On a grid of one row this is the paper's 1-D operator, mirrored: there the offset is i - j.
 
 The sum over tokens is not normalised: on large inputs the paper's formula, `norm=False`, leaves the range of float16. The norm
-over the channels is an option of the published code, and is on here. That code widens to 3 C channels; here `expand` is 1, so
-that C channels are mixed as everywhere. Its 2-D version keeps the offsets of the largest grid that it has met and cuts the
-table for a smaller one, where entries of negative offsets are lost; and it makes the table at every call.
+over the channels is an option of the published code, and is on here; its 1e-8 is added to the root, here to the mean square
+under it. That code widens to 3 C channels; here `expand` is 1, so that C channels are mixed as everywhere. The 2-D version
+(Tno2D) of the image models keeps the offsets of the largest grid that it has met and cuts the table for a smaller one, where
+entries of negative offsets are lost; and it makes the table at every call.
 
-Source: Qin et al., Toeplitz Neural Network for Sequence Modeling, ICLR 2023, section 3; code: Doraemonzzz/tnn-pytorch.
+Source: Qin et al., Toeplitz Neural Network for Sequence Modeling, ICLR 2023; code: Doraemonzzz/tnn-pytorch.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from lisabench.operators._grid_fft import (
     transform_flops,
     transform_shape,
 )
+from lisabench.operators._kept_spectra import KeptSpectra
 from lisabench.operators._relative_position import offset_index, table_shape
 
 EPS = 1e-8
@@ -42,6 +44,8 @@ EPS = 1e-8
 
 class RelativePositionEncoder(nn.Module):
     """The MLP of the offsets: (..., 2) -> (..., channels), in the dtype of the offsets."""
+
+    rest: Any  # a ModuleList of Linear
 
     def __init__(self, channels: int, width: int, layers: int) -> None:
         super().__init__()
@@ -56,7 +60,7 @@ class RelativePositionEncoder(nn.Module):
         return x
 
 
-class Toeplitz(nn.Module):
+class Toeplitz(KeptSpectra):
     """The gated Toeplitz unit: (B, N, C) -> (B, N, C).
 
     prepare: gate and value (B, N, E), E = expand * dim. mix: norm(gate * T value). finish: linear out.
@@ -87,7 +91,6 @@ class Toeplitz(nn.Module):
         self.value = nn.Linear(dim, expand * dim)
         self.encoder = RelativePositionEncoder(expand * dim, width, layers)
         self.out = nn.Linear(expand * dim, dim)
-        self._kept: tuple[Any, list[Tensor], Tensor] | None = None
 
     def prepare(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return F.silu(self.gate(x)), F.silu(self.value(x))
@@ -96,7 +99,8 @@ class Toeplitz(nn.Module):
     def mix(self, gate: Tensor, value: Tensor) -> Tensor:
         shape = transform_shape(self.grid)
         planes = value.transpose(1, 2).unflatten(2, self.grid).unsqueeze(-1)  # (B, E, H, W, 1)
-        mixed = correlate(transform(planes, shape), self._spectra(value), self.grid, shape)
+        (spectra,) = self.kept_spectra(lambda: (table_spectra(self.table(value), self.grid),), self.encoder.parameters(), value.dtype)
+        mixed = correlate(transform(planes, shape), spectra, self.grid, shape)
         gated = gate * mixed.flatten(2).transpose(1, 2)
         return F.rms_norm(gated, gated.shape[-1:], eps=EPS) if self.norm else gated
 
@@ -107,13 +111,6 @@ class Toeplitz(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.mix(*self.prepare(x)))
 
-    def train(self, mode: bool = True) -> Toeplitz:
-        self._kept = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_kept": None}
-
     def table(self, like: Tensor) -> Tensor:
         """t, (E, 2H-1, 2W-1), in the dtype and on the device of `like`."""
         dy, dx = (torch.arange(1 - side, side, dtype=like.dtype, device=like.device) for side in self.grid)
@@ -121,31 +118,16 @@ class Toeplitz(nn.Module):
         decay = self.decay ** (dy.abs()[:, None] + dx.abs())
         return self.encoder(offsets).movedim(-1, 0) * decay
 
-    def _spectra(self, like: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            return table_spectra(self.table(like), self.grid)
-        parameters = list(self.encoder.parameters())
-        state = (like.dtype, [(p.data_ptr(), p.device, p._version) for p in parameters])
-        # Writing through `.data` leaves no trace in the version; to compare contents would make a GPU wait.
-        if self._kept is not None and self._kept[0] == state and (like.is_cuda or all(map(torch.equal, parameters, self._kept[1]))):
-            return self._kept[2]
-        spectra = table_spectra(self.table(like), self.grid)
-        self._kept = (state, [p.detach().clone() for p in parameters], spectra)
-        return spectra
-
 
 def dense_reference(module: Toeplitz, gate: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
-    """The Toeplitz matrix of each channel, from the MLP written out for one offset after the other."""
-    height, width = module.grid
-    entries = []
-    for dy in range(1 - height, height):
-        for dx in range(1 - width, width):
-            hidden = module.encoder.first.weight @ value.new_tensor([dy, dx]) + module.encoder.first.bias
-            for linear in module.encoder.rest:
-                hidden = hidden / (hidden.square().mean() + EPS).sqrt()
-                hidden = linear.weight @ hidden.clamp(min=0) + linear.bias
-            entries.append(hidden * module.decay ** (abs(dy) + abs(dx)))
-    table = torch.stack(entries, dim=-1)
+    """The Toeplitz matrix of each channel, from the MLP of a list of all offsets."""
+    encoder, (dy, dx) = module.encoder, (torch.arange(1 - side, side).to(value) for side in module.grid)
+    listed = torch.cartesian_prod(dy, dx)
+    hidden = listed @ encoder.first.weight.T + encoder.first.bias
+    for linear in encoder.rest:
+        hidden = hidden / (hidden.square().mean(dim=-1, keepdim=True) + EPS).sqrt()
+        hidden = hidden.clamp(min=0) @ linear.weight.T + linear.bias
+    table = (hidden * module.decay ** listed.abs().sum(dim=-1, keepdim=True)).T
     offsets = offset_index(module.grid, rows)
     mixed = torch.stack([value[:, :, c] @ table[c][offsets].T for c in range(value.shape[-1])], dim=-1)
     gated = gate[:, rows] * mixed
@@ -164,7 +146,7 @@ def cost(workload: Workload, *, expand: int, width: int, layers: int, decay: flo
     table = first + rest + channels * fft_flops(points, real=True) if training else 0.0
     parameters = 3 * width + layers * width * (width + 1) + channels * (width + 1)
     of_planes, of_table = spectrum_bytes(shape, planes, wide), spectrum_bytes(shape, channels, wide)
-    values = planes * workload.tokens * wide
+    values, widened = planes * workload.tokens * wide, workload.item_bytes < 4  # a copy of the gate in float32
     hidden = 2.0 * (layers + 1) * offsets * width * wide
     return Cost(
         mix_flops=table + planes * (2 * one_way + products),
@@ -176,7 +158,11 @@ def cost(workload: Workload, *, expand: int, width: int, layers: int, decay: flo
         projection_flops=6.0 * workload.batch * workload.tokens * workload.dim * channels,
         transient_bytes=3.0 * of_planes + values + of_table * (2 if training else 1),
         # Table and planes as they were before they were cropped, and their spectra.
-        saved_bytes=hidden + (channels * points + planes * grid.height * shape[1]) * wide + of_table + of_planes + (1 + norm) * values,
+        saved_bytes=hidden
+        + (channels * points + planes * grid.height * shape[1]) * wide
+        + of_table
+        + of_planes
+        + (1 + norm + widened) * values,
         traffic_bytes=(3.0 * planes * workload.tokens + parameters) * workload.item_bytes,
     )
 
@@ -185,7 +171,7 @@ OPERATOR = Operator(
     name="toeplitz",
     title="TNN, gated Toeplitz unit",
     module=Toeplitz,
-    source="Qin et al., ICLR 2023, section 3",
+    source="Qin et al., ICLR 2023; Doraemonzzz/tnn-pytorch",
     formula="y = norm(silu(x W_u) * T silu(x W_v)) W_o, T per channel, t[D] = decay^(|dy|+|dx|) MLP(D)",
     time_order="N log N C",
     memory_order="N C",

@@ -5,10 +5,11 @@
 The rows of A sum to 1, so that equal tokens give equal outputs whatever B is; those of A * T need not, and with T the
 operator tells positions apart without absolute ones. Explicit: no attention kernel multiplies after the softmax.
 
-T starts at 1, so that training sets out from `softmax_rpe`. The published code draws both tables from N(0, 1), and shares
-them over distances in buckets and over the layers; here, every offset of the 2-D grid has its own entry.
+T starts at 1, so that training sets out from `softmax_rpe`. The published code, for text, draws both tables from N(0, 1) and
+shares entries over buckets of distances, unless asked for ones in T and for an entry of every distance, and shares the tables
+over the layers; here, every offset of the 2-D grid has its own entry.
 
-Source: Luo et al., Your Transformer May Not be as Powerful as You Expect, NeurIPS 2022, eq. 7; code: lsj2408/URPE.
+Source: Luo et al., Your Transformer May Not be as Powerful as You Expect, NeurIPS 2022; code: lsj2408/URPE.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ class URPE(MultiHeadMixer):
         self.gain = nn.Parameter(torch.ones(shape))
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        bias, gain = (pairwise(table.to(value.dtype), self.grid) for table in (self.bias, self.gain))
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2) + bias
-        return (torch.softmax(scores, dim=-1).to(value.dtype) * gain) @ value
+        bias, gain = self.bias.to(value.dtype), self.gain.to(value.dtype)
+        # The scores have no name and the gain is written last: no more than two N x N tensors of all samples stand at a time.
+        weights = ((query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)).add_(pairwise(bias, self.grid)).softmax(dim=-1)
+        return (weights.to(value.dtype) * pairwise(gain, self.grid)) @ value
 
 
 def dense_reference(module: URPE, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
@@ -46,13 +48,13 @@ def dense_reference(module: URPE, query: Tensor, key: Tensor, value: Tensor, *, 
 def cost(workload: Workload, *, key_dim: int | None) -> Cost:
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
     planes, tokens, item = workload.batch * workload.heads, workload.tokens, workload.item_bytes
-    square, written = planes * tokens**2, 2.0 * workload.heads * tokens**2
+    square, written = planes * tokens**2, workload.heads * tokens**2
     tables = 2 * workload.heads * math.prod(table_shape(workload.grid))
     return Cost(
         mix_flops=2.0 * square * (d_k + d_v),
         projection_flops=projection_flops(workload, d_k),
-        transient_bytes=(2.0 * square + 1.5 * written + planes * tokens * 2 * d_v) * item,
-        saved_bytes=(2.0 * square + written / 2 + planes * tokens * (2 * d_k + d_v)) * item,
+        transient_bytes=(2.0 * square + written + planes * tokens * d_k) * item,
+        saved_bytes=(2.0 * square + written + planes * tokens * (2 * d_k + d_v)) * item,
         traffic_bytes=(planes * tokens * 2.0 * (d_k + d_v) + tables) * item,
     )
 
@@ -61,7 +63,7 @@ OPERATOR = Operator(
     name="urpe",
     title="URPE, softmax attention times a Toeplitz matrix",
     module=URPE,
-    source="Luo et al., NeurIPS 2022, eq. 7",
+    source="Luo et al., NeurIPS 2022; lsj2408/URPE",
     formula="y = (softmax(Q K^T / sqrt d + B[D]) * T[D]) V",
     time_order="N^2 C",
     memory_order="N^2 h",

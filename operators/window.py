@@ -8,8 +8,8 @@ last ones are filled up, and what fills them is masked: in the published code fo
 projections, so that their keys and values, which are the biases, take part. Along a side that is no longer than w the window is
 the side, and does not shift. Masked scores are -inf, where the published code subtracts 100, which leaves a little.
 
-The weights are written out, as published: M = w^2 is small, and a bias that is trained takes torch's
-scaled_dot_product_attention off its fused kernels anyway.
+The weights are written out, as published: M = w^2 is small, and a float bias takes torch's scaled_dot_product_attention off
+the flash kernels of a GPU and, where it is trained, of a CPU.
 
 Source: Liu et al., Swin Transformer: Hierarchical Vision Transformer using Shifted Windows, ICCV 2021, eq. 4 and fig. 4;
 code: microsoft/Swin-Transformer, and SwinTransformer/Swin-Transformer-Object-Detection for grids that windows do not divide.

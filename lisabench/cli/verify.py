@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
     """Check operators against their dense reference and the laws that hold for all, or with --flops their FLOPs against counters."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: spinning threads slow these many small calls
     from lisabench import registry
     from lisabench.cli.options import resolve_device, tell_left_out
     from lisabench.laws import DIM, GRIDS, HEADS

@@ -23,10 +23,12 @@ from lisabench.run.audit import audit, audited_workload
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_flops_of_all_operators_are_what_is_counted(lisabench: Run) -> None:
-    done = lisabench("verify", "--flops")
+def test_flops_are_what_is_counted(lisabench: Run) -> None:
+    """Of some; `.ci/run` audits all."""
+    names = ["softmax", "lisa", "linear", "depthwise", "identity"]
+    done = lisabench("verify", "--flops", "--op", ",".join(names))
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in registry.built_in())
+    assert all(name in done.stdout for name in names)
     assert "1 multiply-add = 2 FLOPs" in done.stdout
     table, _, _ = done.stdout.partition("Convention")
     assert max(map(len, table.splitlines())) <= 110

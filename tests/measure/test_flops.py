@@ -119,14 +119,14 @@ def test_predicted_bytes_are_near_what_is_taken(name: str, options: dict[str, An
     from lisabench.measure.memory import trace_call
 
     operator = registry.load(name)
-    for grid, batch in ((Grid(16, 16), 4), (Grid(27, 31), 1)):
-        workload = Workload(grid=grid, batch=batch, mode=mode)
+    for grid, batch, dtype in ((Grid(16, 16), 4, "fp32"), (Grid(27, 31), 1, "bf16")):
+        workload = Workload(grid=grid, batch=batch, mode=mode, dtype=dtype)
         cell = Cell(op=name, options=operator.resolve(options), workload=workload)
         subject = build(cell, seed=0)
         with subject.gradients():
             call = subject.call()
             call()
-            taken = trace_call(call).transient_bytes + 3 * batch * grid.tokens * workload.dim * 4
+            taken = trace_call(call).transient_bytes + 3 * batch * grid.tokens * workload.dim * workload.item_bytes
         assert cell.bytes_needed is not None
         assert 0.6 * taken < cell.bytes_needed
         assert cell.bytes_needed < 2 * taken or name == "identity"  # it takes nothing, not even gradients beside those it is given

@@ -47,6 +47,8 @@ def test_kept_spectra_follow_the_encoder() -> None:
         for change in (lambda: last.mul_(2), lambda: last.data.add_(1)):
             before = module.mix(gate, value)
             assert torch.equal(module.mix(gate, value), before)
+            assert module._kept is not None
+            assert not module._kept[2][0].is_conj()  # a lazy conjugate would be written out at every call
             change()
             after = module.mix(gate, value)
             assert not torch.allclose(after, before)

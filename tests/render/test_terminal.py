@@ -126,7 +126,9 @@ def test_cells_without_budget_are_told_one_by_one_if_few_and_counted_if_many() -
     def skipped(count: int) -> list[Record]:
         why = "budget: cut off after {} s, when its time was up; a larger --budget"
         return [
-            record(f"op{i}", tokens, None, status="skipped", reason=why.format(i + tokens)) for i in range(count) for tokens in (8192, 16384)
+            record(f"op{i}", tokens, None, status="skipped", reason=why.format(i + tokens))
+            for i in range(count)
+            for tokens in (8192, 16384)
         ]
 
     few = "\n".join(line.plain for line in notes(run([*CURVES, *skipped(2)])))
