@@ -68,8 +68,11 @@ class CpuSampler:
     def warm_up(self, *, seconds: float, calls: int) -> float:
         taken: list[float] = []
         self._block(1)  # what is made once: plans, compiled code, caches
-        while not taken or sum(taken) < seconds or (len(taken) < calls and sum(taken) < 10 * seconds):
+        spent = 0.0
+        while not taken or spent < seconds or (len(taken) < calls and spent < 10 * seconds):
+            started = self.now()
             taken.append(self._block(1))
+            spent += self.now() - started  # with what is around a call: of calls of 50 ns most of it
         self.calls = max(1, math.ceil(timer_seconds() / TIMER_SHARE / min(taken)))
         self.estimate = float(np.median(taken))
         return self.estimate

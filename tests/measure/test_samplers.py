@@ -41,6 +41,16 @@ def test_a_cpu_is_timed_in_blocks_of_calls() -> None:
         assert calls - before == repeats
 
 
+def test_warming_up_ends_by_the_clock_also_where_a_call_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of 50 ns takes a hundredth of what is around it."""
+    clock = iter(range(10**6))
+    calls: list[None] = []
+    sampler = CpuSampler(lambda: calls.append(None))
+    monkeypatch.setattr(sampler, "now", lambda: next(clock) / 1000)
+    sampler.warm_up(seconds=0.1, calls=3)
+    assert 50 <= len(calls) <= 102
+
+
 @pytest.mark.parametrize(("estimate", "again"), [(1e-4, True), (samplers.SLOW_SECONDS, False)], ids=["fast", "slow"])
 def test_a_fast_call_is_warmed_again_after_others_ran_and_a_slow_one_is_not(estimate: float, again: bool) -> None:
     calls: list[None] = []
