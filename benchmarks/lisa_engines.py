@@ -42,14 +42,14 @@ def engines() -> None:
 
 
 def chunks() -> None:
-    from lisabench.operators import _lisa_engines
+    from lisabench.operators import _grid_fft
 
     print("\nfft, ms, by MiB of spectra at once\nbatch    grid " + "".join(f"{mib:>10}" for mib in CHUNK_MIB))
     for batch in (1, 8):
         for grid in CHUNKED_GRIDS:
             row = []
             for mib in CHUNK_MIB:
-                _lisa_engines.CHUNK_BYTES["cpu"] = mib * 2**20
+                _grid_fft.CHUNK_BYTES["cpu"] = mib * 2**20
                 row.append(milliseconds(grid, batch, "fft"))
             print(f"{batch:5} {grid.height:3}x{grid.width:<3} " + "".join(f"{ms:10.1f}" for ms in row), flush=True)
 

@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from lisabench.contract import Grid
-from lisabench.operators._grid_fft import correlate, spectrum_bytes, transform, transform_shape
+from lisabench.operators._grid_fft import CHUNK_BYTES, correlate, spectrum_bytes, transform, transform_shape
 from lisabench.operators._relative_position import pairwise
-
-# Bytes of spectra held at once. Past 32 MiB glibc maps the memory of every temporary anew, and the page faults cost as much
-# as the transforms; down to 4 MiB less memory costs no time (benchmarks/lisa_engines.py). A GPU's allocator keeps its memory,
-# and many small launches cost time there: the bound only limits the peak.
-CHUNK_BYTES = {"cpu": 4 * 2**20, "gpu": 512 * 2**20}
 
 
 def by_fft(query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, context_spectra: Tensor, grid: Grid, boundary: str) -> Tensor:

@@ -30,6 +30,7 @@ from torch.autograd.function import once_differentiable
 
 from lisabench.contract import Grid, Workload, fft_flops
 from lisabench.operators._grid_fft import (
+    CHUNK_BYTES,
     correlate,
     spectrum_bytes,
     spectrum_product_flops,
@@ -38,7 +39,6 @@ from lisabench.operators._grid_fft import (
     transform_flops,
     transform_shape,
 )
-from lisabench.operators._lisa_engines import CHUNK_BYTES
 from lisabench.operators._relative_position import offset_index
 
 

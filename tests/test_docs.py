@@ -137,3 +137,10 @@ def test_the_page_of_operators_is_what_they_say_of_themselves() -> None:
 
     stands = (TOP / "docs" / "operators.md").read_text(encoding="utf-8")
     assert stands == page(), "docs/operators.md is stale; mend it by: lisabench ops --markdown > docs/operators.md"
+
+
+def test_the_readme_names_every_operator_under_its_family() -> None:
+    lines = (TOP / "README.md").read_text().splitlines()
+    for name in registry.built_in():
+        family = registry.load(name).family
+        assert any(line.startswith(f"| {family} |") and f"`{name}`" in line for line in lines), name
