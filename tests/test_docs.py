@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trials.report import BEGIN, END, in_docs, markdown
+from lisabench import registry
 from lisabench.analysis.compare import compare
 from lisabench.measure import conditions, latency, nvml
 from lisabench.measure.energy import BLURRED, MAXIMUM_SECONDS, PERIODS, measure_energy
