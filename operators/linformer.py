@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
+from lisabench.operators._sdpa import kernel_that_ran
 
 SHARING = ("none", "headwise", "key-value")
 
@@ -97,4 +98,5 @@ OPERATOR = Operator(
     grid_parameters="2 N k",
     cost=cost,
     reference=dense_reference,
+    backend=kernel_that_ran,
 )

@@ -17,14 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
-
-_KERNELS = {
-    "aten::_scaled_dot_product_flash_attention": "flash",
-    "aten::_scaled_dot_product_flash_attention_for_cpu": "flash",
-    "aten::_scaled_dot_product_efficient_attention": "efficient",
-    "aten::_scaled_dot_product_cudnn_attention": "cudnn",
-    "aten::_scaled_dot_product_attention_math": "math",
-}
+from lisabench.operators._sdpa import kernel_that_ran
 
 
 class Softmax(MultiHeadMixer):
@@ -71,5 +64,5 @@ OPERATOR = Operator(
     symmetries=lambda **options: frozenset({"permutation"}),
     cost=cost,
     reference=dense_reference,
-    backend=lambda ran: next((kernel for op, kernel in _KERNELS.items() if op in ran), None),
+    backend=kernel_that_ran,
 )

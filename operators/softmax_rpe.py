@@ -19,13 +19,7 @@ from torch.nn import functional as F
 
 from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
 from lisabench.operators._relative_position import offset_index, pairwise, table_shape
-
-_KERNELS = {
-    "aten::_scaled_dot_product_flash_attention_for_cpu": "flash",
-    "aten::_scaled_dot_product_efficient_attention": "efficient",
-    "aten::_scaled_dot_product_cudnn_attention": "cudnn",
-    "aten::_scaled_dot_product_attention_math": "math",
-}
+from lisabench.operators._sdpa import kernel_that_ran
 
 
 class SoftmaxRPE(MultiHeadMixer):
@@ -80,5 +74,5 @@ OPERATOR = Operator(
     grid_parameters="(2H-1)(2W-1) h",
     cost=cost,
     reference=dense_reference,
-    backend=lambda ran: next((kernel for op, kernel in _KERNELS.items() if op in ran), None),
+    backend=kernel_that_ran,
 )
