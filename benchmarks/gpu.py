@@ -55,24 +55,27 @@ class Part:
     command: str
 
 
-SWEEP = f"{LISABENCH} scale --op all --device cuda --cell-seconds 0.5 --budget BUDGET --out OUT"
-# The product of all axes is thousands of cells at two to three seconds each. These four sweeps cover every axis, each with a
-# budget of its own, the most valuable first: growth in tokens is what the program is for; training after it, at every
-# fourth size; batch and resolution at one dtype, whose growth the first two have shown.
+SWEEP = f"{LISABENCH} scale --device cuda --cell-seconds 0.5 --budget BUDGET --out OUT"
+COMMON = "--op lisa,softmax,softmax_dense,performer,linear"
+# The product of all axes and all operators is thousands of cells at two to three seconds each. These sweeps cover every axis with
+# the operators that most papers show, and every operator at three lengths, each sweep with a budget of its own, the most valuable
+# first: growth in tokens is what the program is for; then the other operators, and training, at every fourth size; batch and
+# resolution at one dtype, whose growth the first has shown.
 SWEEPS = (
-    ("tokens", 3.5, "growth in tokens, forward", f"{SWEEP}/tokens --tokens 256..65536 --dtype fp32,bf16"),
-    ("train", 2.3, "the same in training", f"{SWEEP}/train --tokens 256,1024,4096,16384,65536 --dtype fp32,bf16 --mode train"),
-    ("batch", 2.0, "growth in batch", f"{SWEEP}/batch --tokens 1024 --batch 1,4,16,64 --dtype bf16 --mode forward,train"),
-    ("resolution", 1.2, "image sizes", f"{SWEEP}/resolution --resolution 224,384,512,768,1024 --patch 16 --dtype bf16"),
+    ("tokens", 2.8, "growth in tokens, forward", f"{SWEEP}/tokens {COMMON} --tokens 256..65536 --dtype fp32,bf16"),
+    ("operators", 3.4, "every operator", f"{SWEEP}/operators --op all --tokens 1024,4096,16384 --dtype bf16"),
+    ("train", 1.5, "growth in training", f"{SWEEP}/train {COMMON} --tokens 256,1024,4096,16384,65536 --dtype fp32,bf16 --mode train"),
+    ("batch", 1.2, "growth in batch", f"{SWEEP}/batch {COMMON} --tokens 1024 --batch 1,4,16,64 --dtype bf16 --mode forward,train"),
+    ("resolution", 0.8, "image sizes", f"{SWEEP}/resolution {COMMON} --resolution 224,384,512,768,1024 --patch 16 --dtype bf16"),
 )
 TABLE = (
     ("tests", 4.0, "the tests that need a GPU", PYTEST),
-    ("verify", 1.5, "every operator's laws", f"{LISABENCH} verify --device cuda"),
-    ("flops", 0.7, "FLOP formulas against two counters", f"{LISABENCH} verify --flops --device cuda"),
+    ("verify", 2.0, "every operator's laws", f"{LISABENCH} verify --device cuda"),
+    ("flops", 0.8, "FLOP formulas against two counters", f"{LISABENCH} verify --flops --device cuda"),
     ("env", 0.5, "machine, libraries, measured peaks", f"{LISABENCH} env --device cuda"),
     *SWEEPS,
-    ("trust", 3.0, "whether the figures are to be believed", "-m benchmarks.trust --device cuda --quick --out OUT/trust"),
-    ("train-small", 1.3, "accuracy", f"{LISABENCH} train-small --op lisa --seeds 2 --device cuda --budget BUDGET --out OUT/train-small"),
+    ("trust", 2.2, "whether the figures are to be believed", "-m benchmarks.trust --device cuda --quick --out OUT/trust"),
+    ("train-small", 0.8, "accuracy", f"{LISABENCH} train-small --op lisa --seeds 2 --device cuda --budget BUDGET --out OUT/train-small"),
 )
 PARTS = tuple(Part(name=name, minutes=minutes, words=words, command=command) for name, minutes, words, command in TABLE)
 GROUPS = {"sweeps": [name for name, *_ in SWEEPS], "all": [part.name for part in PARTS]}
@@ -121,7 +124,7 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(description="Everything that wants an NVIDIA GPU, each part on its own.", prog="gpu.py")
     parser.add_argument("--minutes", type=_minutes, default=MINUTES, help=f"for all parts together [default: {MINUTES:g}]")
-    parser.add_argument("--parts", type=chosen, default=PARTS, help=f"a comma list of {', '.join(GROUPS['all'])}; sweeps for the four")
+    parser.add_argument("--parts", type=chosen, default=PARTS, help=f"a comma list of {', '.join(GROUPS['all'])}; sweeps for all sweeps")
     parser.add_argument("--out", type=Path, help="the folder [default: reports/<the GPU's name>]")
     return parser.parse_args(given)
 

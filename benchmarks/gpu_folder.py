@@ -65,6 +65,6 @@ The commands, from the repository's root and with it at the end of PYTHONPATH, P
 ```
 
 `tokens`, `train`, `batch`, `resolution` and `train-small` are runs of lisabench, each with its journal, its environment and
-its figures: `lisabench report OUT/tokens` draws one again. The four sweeps together cover tokens, resolution, batch, dtype
+its figures: `lisabench report OUT/tokens` draws one again. The sweeps together cover tokens, resolution, batch, dtype
 and direction for every operator; what a sweep's budget did not allow stands in its journal as skipped.
 """

@@ -18,6 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from lisabench import registry
 from lisabench.cli import app
 
 TOP = Path(__file__).parent.parent
@@ -95,7 +96,7 @@ def test_a_python_that_lacks_a_package_is_told_what_to_install(gpu: ModuleType, 
 
 def test_parts_are_picked_by_name_in_their_order(gpu: ModuleType) -> None:
     assert [part.name for part in gpu.chosen("trust, env,tests")] == ["tests", "env", "trust"]
-    assert [part.name for part in gpu.chosen("sweeps")] == ["tokens", "train", "batch", "resolution"]
+    assert [part.name for part in gpu.chosen("sweeps")] == ["tokens", "operators", "train", "batch", "resolution"]
     assert gpu.chosen("all") == gpu.PARTS
     assert sum(part.minutes for part in gpu.PARTS) == pytest.approx(gpu.MINUTES)
 
@@ -185,7 +186,7 @@ def test_the_readme_states_commands_without_the_machine_s_paths(gpu: ModuleType,
         state.note(of.name, "ok", limit=100, words=gpu.command_words(of, tmp_path, 100), seconds=1.0)
     told = (tmp_path / "README.md").read_text()
     assert told.startswith("# NVIDIA H200\n")
-    assert "python -P -m lisabench scale --op all --device cuda" in told
+    assert "python -P -m lisabench scale --device cuda" in told
     assert "--budget 75" in told
     assert "BUDGET" not in told
     assert str(tmp_path) not in told
@@ -227,7 +228,8 @@ def test_the_sweeps_together_cover_every_axis(gpu: ModuleType, tmp_path: Path) -
     assert {1, 64} <= covered["batch"]
     assert covered["mode"] == {"forward", "train"}
     assert covered["dtype"] == {"fp32", "bf16"}
-    for op in covered["op"]:
+    assert covered["op"] == set(registry.built_in())
+    for op in ("lisa", "softmax", "softmax_dense", "performer", "linear"):
         assert {(cell["mode"], cell["dtype"]) for cell in cells if cell["op"] == op} == {
             (mode, dtype) for mode in covered["mode"] for dtype in covered["dtype"]
         }
