@@ -187,8 +187,8 @@ def test_a_constructor_that_raises_is_data(program: Callable[..., Done], monkeyp
     assert program("scale", "--op", "picky", "--no-baseline", "--tokens", "16", *SMALL, "--dry-run").code == 0
 
 
-@pytest.mark.slow
-def test_the_example_package_installs_and_works(lisabench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+def test_the_example_package_installs_and_is_listed(lisabench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """`.ci/run` verifies and measures it."""
     pytest.importorskip("setuptools", minversion="77")
     source, site = tmp_path / "source", tmp_path / "site"
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
@@ -199,8 +199,3 @@ def test_the_example_package_installs_and_works(lisabench: Callable[..., subproc
     assert "galerkin" in lisabench("ops", PYTHONPATH=path).stdout
     (one,) = lisabench("ops", "galerkin", "--json", PYTHONPATH=path).stdout.splitlines()
     assert json.loads(one)["origin"] == "package lisabench-example 0.1.0"
-    done = lisabench("verify", "--op", "galerkin", "--json", PYTHONPATH=path)
-    assert {json.loads(line)["holds"] for line in done.stdout.splitlines()} == {True}
-    assert lisabench("verify", "--flops", "--op", "galerkin", PYTHONPATH=path).returncode == 0
-    done = lisabench("scale", "--op", "galerkin", "--no-baseline", "--tokens", "16", *SMALL, "--json", PYTHONPATH=path)
-    assert json.loads(done.stdout)["status"] == "ok", done.stderr

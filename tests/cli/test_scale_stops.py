@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_what_is_done_and_says_how_to_go_on(number: signal.Signals, lisabench: Run, tmp_path: Path) -> None:
-    args = ["scale", "--op", "linear", "--tokens", "16,25", "--batch", "1..4", *SMALL, "--out", "run"]
+    args = ["scale", "--op", "linear", "--tokens", "16,25", "--batch", "1,2", *SMALL, "--out", "run"]
     victim = subprocess.Popen([PROGRAM, *args], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     journal = tmp_path / "run" / "journal.jsonl"
     deadline = time.monotonic() + 60
@@ -36,7 +36,7 @@ def test_a_stop_keeps_what_is_done_and_says_how_to_go_on(number: signal.Signals,
     assert done.returncode == 0
     assert journal.read_text().startswith(kept)
     found = [r["cell"] for r in records(tmp_path / "run")]
-    assert len(found) == len(set(found)) == 12
+    assert len(found) == len(set(found)) == 8
 
 
 def test_a_second_program_on_the_same_run_is_told(lisabench: Run, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,17 @@ def test_the_kernel_that_ran_is_recorded(worker: Worker) -> None:
     assert measure(worker, cell("softmax_rpe", mode="train"))["backend"] == "math"
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp64"])
-def test_dtypes(worker: Worker, dtype: str) -> None:
-    for op in registry.built_in():
+@pytest.mark.parametrize(
+    ("dtype", "ops"),
+    [
+        ("bf16", registry.built_in()),
+        *((dtype, ("softmax", "lisa", "linear", "nystrom", "afno", "depthwise")) for dtype in ("fp16", "fp64")),
+    ],
+    ids=["bf16", "fp16", "fp64"],
+)
+def test_dtypes(worker: Worker, dtype: str, ops: Sequence[str]) -> None:
+    """All in one half precision; that they keep every dtype is a law."""
+    for op in ops:
         found = measure(worker, cell(op, dtype=dtype))
         assert found["status"] == "ok", (op, found)
         assert (found["relative_error"] < 1e-10) is (dtype == "fp64" or op == "identity")
