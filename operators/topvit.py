@@ -5,10 +5,9 @@
 The published code writes the N x N weights; the paper's point, that a block-Toeplitz mask multiplies a kernel of features by
 FFTs, is here the code. e is 1e-3 instead of the code's 1e-8 (and e^2 instead of its second 1e-8): beside features of about 1 an FFT in
 float32 has no digits for 1e-8, and where relu leaves nothing of the keys that the table lets a token see, the quotient would be
-one of rounding errors (64 x 64 tokens, normal queries and keys of 8 channels, a table of two neighbours: the largest error is
-above 1 with 1e-8, near 1e-5 with 1e-3; with 64 channels near 1e-6 with both). The table starts at 1, as
-published, and holds the (2H-1)(2W-1) offsets that a pair of tokens can have; the code's table of 2H x 2W has a row and a column
-that are never read. There is no class token, for which the code's mask is 1.
+one of rounding errors: few channels and a table of few neighbours are enough. The table starts at 1, as published, and holds the
+(2H-1)(2W-1) offsets that a pair of tokens can have; the code's table of 2H x 2W has a row and a column that are never read.
+There is no class token, for which the code's mask is 1.
 
 Source: Choromanski et al., From block-Toeplitz matrices to differential equations on graphs, ICML 2022 (arXiv 2107.07999),
 sec. 3.2; code: google-research/google-research, topological_transformer/images/attention.py.
