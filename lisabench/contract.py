@@ -115,8 +115,9 @@ class Operator:
     how mix grows, in the letters above; `growth` reads them. `family` is one of FAMILIES, or a word of a user's own.
     `grid_parameters` is the number of parameters that depends on the grid, "" for none. `symmetries(**options)`: of
     SYMMETRIES those that the whole module keeps: to any permutation of the tokens, to cyclic translation on the grid.
-    `needs` says in words which workloads the operator takes, where not all; `refuses` gives the reason why it cannot do one, or None. `backend` names the implementation that ran, from the names of the
-    aten operators that a profiler saw. `caveat` is what must stand beside every figure of this operator.
+    `needs` says in words which workloads the operator takes, where not all; `refuses` gives the reason why it cannot do
+    one, or None. `backend` names the implementation that ran, from the names of the aten operators that a profiler saw.
+    `caveat` is what must stand beside every figure of this operator.
     """
 
     name: str

@@ -8,7 +8,7 @@ every device. Parameters are shaken: tables that begin at zero, as many do, woul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -150,14 +150,11 @@ def finite_at_scale(operator: Operator, options: Mapping[str, Any], grid: Grid, 
     """Nothing overflows on large inputs, in float32 and by autocast to bfloat16 and float16, over many tokens."""
     module, x = _module(operator, options, grid, torch.float32, device, batch=1)
     kind = torch.device(device).type
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        with (
-            torch.no_grad(),
-            torch.autocast(kind, dtype=torch.bfloat16 if dtype == torch.float32 else dtype, enabled=dtype != torch.float32),
-        ):
+    for dtype in (None, torch.bfloat16, torch.float16):
+        with torch.no_grad(), torch.autocast(kind, dtype=dtype) if dtype else nullcontext():
             out = module(LARGE_SCALE * x)
         if not torch.isfinite(out).all():
-            raise LawBrokenError(f"{dtype}: inputs of scale {LARGE_SCALE:.0f} on {grid} gave an output that is not finite")
+            raise LawBrokenError(f"{dtype or x.dtype}: inputs of scale {LARGE_SCALE:.0f} on {grid} gave an output that is not finite")
     return f"fp32, bf16, fp16 on {grid}"
 
 

@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
     """InputError when no operator can be meant by `name`; imports nothing."""
     if is_file_spec(name):
         _split(name)
-    elif name not in names():
+    elif name not in built_in() and name not in names():  # installed packages take milliseconds to look through
         raise unknown("operator", name, names(), more="; your own: FILE.py:CLASS")
 
 

@@ -87,3 +87,8 @@ def spectrum_product_flops(shape: tuple[int, int]) -> float:
 def spectrum_bytes(shape: tuple[int, int], channels: int, item_bytes: int) -> int:
     """Bytes of a spectrum of so many channels: half of the plane, complex."""
     return 2 * item_bytes * shape[0] * (shape[1] // 2 + 1) * channels
+
+
+def planes_at_a_time(shape: tuple[int, int], channels: int, item_bytes: int, device_type: str) -> int:
+    """How many spectra of so many channels CHUNK_BYTES hold, at least one."""
+    return max(1, CHUNK_BYTES["cpu" if device_type == "cpu" else "gpu"] // spectrum_bytes(shape, channels, item_bytes))

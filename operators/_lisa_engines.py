@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lisabench.contract import Grid
-from lisabench.operators._grid_fft import CHUNK_BYTES, correlate, spectrum_bytes, transform, transform_shape
+from lisabench.operators._grid_fft import correlate, planes_at_a_time, transform, transform_shape
 from lisabench.operators._relative_position import pairwise
 
 
@@ -29,11 +29,6 @@ def by_fft(query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, co
         of_heads = zip(*(t.split(heads_each, dim=1) for t in (q, k, v)), tables, strict=True)
         parts.append(torch.cat([_planes_by_fft(q, k, v, kernel, context, grid, shape) for q, k, v, (kernel, context) in of_heads], dim=1))
     return torch.cat(parts)
-
-
-def planes_at_a_time(shape: tuple[int, int], channels: int, item_bytes: int, device_type: str) -> int:
-    """How many heads of how many samples are transformed at once."""
-    return max(1, CHUNK_BYTES["cpu" if device_type == "cpu" else "gpu"] // spectrum_bytes(shape, channels, item_bytes))
 
 
 def _planes_by_fft(

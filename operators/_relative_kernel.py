@@ -30,8 +30,8 @@ from torch.autograd.function import once_differentiable
 
 from lisabench.contract import Grid, Workload, fft_flops
 from lisabench.operators._grid_fft import (
-    CHUNK_BYTES,
     correlate,
+    planes_at_a_time,
     spectrum_bytes,
     spectrum_product_flops,
     table_spectra,
@@ -120,7 +120,7 @@ def _blocks(query: Tensor, value: Tensor, shape: tuple[int, int]) -> Iterator[tu
     """Slices of samples and heads, of heads, and of features, whose spectra are held at once."""
     batch, heads, features = *query.shape[:2], query.shape[-1]
     samples_each, heads_each, features_each = _block_shape(
-        batch, heads, features, spectrum_bytes(shape, value.shape[-1], value.element_size()), value.device.type
+        batch, heads, features, shape, value.shape[-1], value.element_size(), value.device.type
     )
     for sample in range(0, batch, samples_each):
         for head in range(0, heads, heads_each):
@@ -129,13 +129,15 @@ def _blocks(query: Tensor, value: Tensor, shape: tuple[int, int]) -> Iterator[tu
                 yield (slice(sample, sample + samples_each), some_heads), some_heads, slice(feature, feature + features_each)
 
 
-def _block_shape(batch: int, heads: int, features: int, plane_bytes: int, device_type: str) -> tuple[int, int, int]:
+def _block_shape(
+    batch: int, heads: int, features: int, shape: tuple[int, int], channels: int, item_bytes: int, device_type: str
+) -> tuple[int, int, int]:
     """Samples, heads and features at a time, where a plane is one feature's products with all values of a head.
 
     Samples and heads fill the bound on spectra first. On a CPU that is all: more features at a time were no faster at 14 x 14 to
     64 x 64 tokens. A GPU needs them where the grid is small.
     """
-    room = max(1, CHUNK_BYTES["cpu" if device_type == "cpu" else "gpu"] // plane_bytes)
+    room = planes_at_a_time(shape, channels, item_bytes, device_type)
     samples_each, heads_each = min(batch, max(1, room // heads)), min(heads, room)
     features_each = 1 if device_type == "cpu" else min(features, max(1, room // (samples_each * heads_each)))
     return samples_each, heads_each, features_each
@@ -160,10 +162,10 @@ def relative_kernel_flops(workload: Workload, features: int, value_dim: int) -> 
 def relative_kernel_bytes(workload: Workload, features: int, value_dim: int) -> float:
     """Bytes that a forward holds at its peak beside its inputs: sums, values with ones, a block's spectra."""
     shape, item = transform_shape(workload.grid), max(4, workload.item_bytes)
-    plane_bytes = spectrum_bytes(shape, value_dim + 1, item)
-    at_once = math.prod(_block_shape(workload.batch, workload.heads, features, plane_bytes, workload.device.partition(":")[0]))
+    device_type = workload.device.partition(":")[0]
+    at_once = math.prod(_block_shape(workload.batch, workload.heads, features, shape, value_dim + 1, item, device_type))
     # A spectrum, its product with the table's, and the transform of that, for which the FFT takes a copy.
-    block = 4.0 * at_once * plane_bytes
+    block = 4.0 * at_once * spectrum_bytes(shape, value_dim + 1, item)
     return block + 2.0 * workload.batch * workload.heads * workload.tokens * (value_dim + 1) * item
 
 

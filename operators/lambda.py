@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lisabench.contract import Cost, Operator, Workload, checked_grid, fft_flops, in_float32
 from lisabench.operators._grid_fft import (
     correlate,
+    planes_at_a_time,
     spectrum_bytes,
     spectrum_product_flops,
     table_spectra,
@@ -32,7 +33,6 @@ from lisabench.operators._grid_fft import (
     transform_flops,
     transform_shape,
 )
-from lisabench.operators._lisa_engines import planes_at_a_time
 from lisabench.operators._relative_position import offset_index, table_shape
 
 

@@ -21,9 +21,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, in_float32, projection_flops
-from lisabench.operators._grid_fft import spectrum_bytes, spectrum_product_flops, table_spectra, transform_flops, transform_shape
+from lisabench.operators._grid_fft import (
+    planes_at_a_time,
+    spectrum_bytes,
+    spectrum_product_flops,
+    table_spectra,
+    transform_flops,
+    transform_shape,
+)
 from lisabench.operators._kept_spectra import KeptSpectra
-from lisabench.operators._lisa_engines import by_fft, dense, planes_at_a_time
+from lisabench.operators._lisa_engines import by_fft, dense
 from lisabench.operators._relative_position import offset_index, table_shape
 
 BOUNDARIES = ("zero", "periodic")

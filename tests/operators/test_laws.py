@@ -12,7 +12,7 @@ from operator_cases import BUILT_IN, CASES, case_id
 from torch import nn
 
 from lisabench import cost_laws, laws, registry
-from lisabench.contract import Cost, Grid, Operator, Workload, growth
+from lisabench.contract import SYMMETRIES, Cost, Grid, Operator, Workload, growth
 from lisabench.law import LawBrokenError, prepared_by
 
 
@@ -38,7 +38,7 @@ def test_law(name: str, options: dict[str, Any], law: str) -> None:
 def test_an_operator_claims_all_the_symmetries_that_it_has(name: str, options: dict[str, Any]) -> None:
     operator = registry.load(name)
     resolved = operator.resolve(options)
-    missing = {"permutation", "translation"} - operator.symmetries(**resolved)
+    missing = set(SYMMETRIES) - operator.symmetries(**resolved)
     if "permutation" in operator.symmetries(**resolved):
         missing = set()  # a translation is a permutation
     for symmetry in missing:
