@@ -7,7 +7,7 @@ A table has (..., 2H-1, 2W-1) entries, the one for offset (dy, dx) = pos(j) - po
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lisabench.contract import Grid
 
@@ -26,6 +26,27 @@ def offset_index(grid: Grid, rows: Tensor, boundary: str = "zero") -> Tensor:
     if boundary == "periodic":
         return (dy % height) * width + dx % width
     return (dy + height - 1) * (2 * width - 1) + dx + width - 1
+
+
+def widened(table: Tensor, old: Grid, new: Grid, boundary: str = "zero", *, beyond: str = "zero") -> nn.Parameter:
+    """The table for another grid whose tokens are as far apart as on the old one: an offset keeps its entry.
+
+    An offset that the old grid does not have takes 0, or with `beyond` "nearest" the entry of the nearest one that it has.
+    """
+    places, known = [], []
+    for before, after in zip(old, new, strict=True):
+        if boundary == "periodic":
+            offset = (torch.arange(after) + after // 2) % after - after // 2  # of the shorter way round
+            inside = (offset >= -(before // 2)) & (offset < before - before // 2)
+            places.append(offset % before)
+        else:
+            offset = torch.arange(1 - after, after)
+            inside = offset.abs() < before
+            places.append(offset.clamp(1 - before, before - 1) + before - 1)
+        known.append(inside | (beyond == "nearest"))
+    rows, columns = (place.to(table.device) for place in places)
+    seen = (known[0][:, None] & known[1]).to(table.device)
+    return nn.Parameter(table.detach()[..., rows[:, None], columns] * seen, requires_grad=table.requires_grad)
 
 
 def pairwise(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:

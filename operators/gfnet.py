@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lisabench.contract import Cost, Operator, Workload, checked_grid, fft_flops, in_float32
 from lisabench.operators._grid_fft import correlate, spectrum_bytes, spectrum_product_flops, transform, transform_flops
-from lisabench.operators._relative_position import offset_index
+from lisabench.operators._relative_position import offset_index, widened
 
 
 class GFNet(nn.Module):
@@ -32,6 +32,14 @@ class GFNet(nn.Module):
         self.grid = checked_grid(grid)
         # Real and imaginary part last: optimisers and casts to half precision know real parameters only.
         self.filter = nn.Parameter(0.02 * torch.randn(self.grid.height, self.grid.width // 2 + 1, dim, 2))
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: the filter keeps its response on the grid, and is 0 beyond it."""
+        new = checked_grid(grid)
+        response = torch.fft.irfft2(torch.view_as_complex(self.filter.detach()), s=self.grid, dim=(0, 1)).movedim(-1, 0)  # (C, H, W)
+        spectrum = torch.fft.rfft2(widened(response, self.grid, new, "periodic"), s=new).detach()
+        self.filter = nn.Parameter(torch.view_as_real(spectrum.movedim(0, -1)).contiguous(), requires_grad=self.filter.requires_grad)
+        self.grid = new
 
     @in_float32
     def mix(self, x: Tensor) -> Tensor:

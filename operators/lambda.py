@@ -33,7 +33,7 @@ from lisabench.operators._grid_fft import (
     transform_flops,
     transform_shape,
 )
-from lisabench.operators._relative_position import offset_index, table_shape
+from lisabench.operators._relative_position import offset_index, table_shape, widened
 
 
 class Lambda(nn.Module):
@@ -54,6 +54,12 @@ class Lambda(nn.Module):
         self.embeddings = nn.Parameter(torch.randn(key_dim, *table_shape(self.grid)))
         for projection, fan_in in ((self.query, dim * key_dim), (self.key, dim), (self.value, dim)):
             nn.init.normal_(projection.weight, std=fan_in**-0.5)
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: offsets that were never seen take the embeddings of the nearest that was."""
+        new = checked_grid(grid)
+        self.embeddings = widened(self.embeddings, self.grid, new, beyond="nearest")
+        self.grid = new
 
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries (B, h, N, k), keys (B, N, k), values (B, N, d)."""

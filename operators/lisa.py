@@ -31,7 +31,7 @@ from lisabench.operators._grid_fft import (
 )
 from lisabench.operators._kept_spectra import KeptSpectra
 from lisabench.operators._lisa_engines import by_fft, dense
-from lisabench.operators._relative_position import offset_index, table_shape
+from lisabench.operators._relative_position import offset_index, table_shape, widened
 
 BOUNDARIES = ("zero", "periodic")
 ENGINES = ("auto", "fft", "dense")
@@ -87,7 +87,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
     """LiSA with its projections: (B, N, C) -> (B, N, C).
 
     prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
-    mix: `lisa_attention`. finish: LayerNorm over C, linear out. The tables start as N(0, 0.02^2).
+    mix: `lisa_attention`. finish: LayerNorm over C (none with norm=False), linear out. The tables start as N(0, 0.02^2).
     In evaluation without gradients the spectra of the tables are kept, and dropped when the tables change. On a GPU a change
     through `.data` is not seen: call `eval()` after it.
     """
@@ -102,6 +102,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         key_dim: int | None = None,
         boundary: str = "zero",
         engine: str = "auto",
+        norm: bool = True,
     ) -> None:
         super().__init__(dim, num_heads, grid, key_dim=key_dim)
         _one_of("boundary", boundary, BOUNDARIES)
@@ -112,7 +113,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         shape = table_shape(self.grid, boundary)
         self.kernel_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
         self.context_patterns = nn.Parameter(0.02 * torch.randn(num_heads, patterns, *shape))
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
 
     def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
         query, key, value = super().prepare(x)
@@ -147,6 +148,14 @@ class LiSA(KeptSpectra, MultiHeadMixer):
             table = getattr(self, name).detach()
             rows, columns = (_interpolation(old[axis], new[axis], self.boundary).to(table) for axis in (0, 1))
             setattr(self, name, nn.Parameter(rows @ table @ columns.T, requires_grad=getattr(self, name).requires_grad))
+        self.grid, self._kept = new, None
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: an offset keeps its weight, and one that was never seen weighs nothing."""
+        new = checked_grid(grid)
+        self.kernel_patterns, self.context_patterns = (
+            widened(table, self.grid, new, self.boundary) for table in (self.kernel_patterns, self.context_patterns)
+        )
         self.grid, self._kept = new, None
 
 
@@ -224,7 +233,7 @@ def dense_reference(module: LiSA, query: Tensor, key: Tensor, value: Tensor, *, 
     return kernel @ value
 
 
-def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: str, engine: str) -> Cost:
+def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: str, engine: str, norm: bool) -> Cost:
     """FLOPs and bytes of the engine that runs; the FFTs' backward has full complex transforms where the forward has real ones."""
     grid, item = workload.grid, max(4, workload.item_bytes)
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, checked_grid, in_float32, projection_flops
 from lisabench.operators._relative_kernel import (
     dense_relative_kernel_attention,
     relative_kernel_attention,
@@ -32,7 +32,7 @@ from lisabench.operators._relative_kernel import (
     relative_kernel_flops,
     relative_kernel_saved_bytes,
 )
-from lisabench.operators._relative_position import table_shape
+from lisabench.operators._relative_position import table_shape, widened
 
 
 class NPRF(MultiHeadMixer):
@@ -46,6 +46,12 @@ class NPRF(MultiHeadMixer):
             raise ValueError(f"features got {features}; valid: 1 or more")
         self.register_buffer("weights", torch.randn(features, self.key_dim))
         self.bias = nn.Parameter(torch.zeros(num_heads, *table_shape(self.grid)))
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: offsets that were never seen take the bias of the nearest that was."""
+        new = checked_grid(grid)
+        self.bias = widened(self.bias, self.grid, new, beyond="nearest")
+        self.grid = new
 
     @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
-from lisabench.operators._relative_position import offset_index, pairwise, table_shape
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, checked_grid, projection_flops
+from lisabench.operators._relative_position import offset_index, pairwise, table_shape, widened
 from lisabench.operators._sdpa import kernel_that_ran
 
 
@@ -28,6 +28,12 @@ class SoftmaxRPE(MultiHeadMixer):
     def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], *, key_dim: int | None = None) -> None:
         super().__init__(dim, num_heads, grid, key_dim=key_dim)
         self.bias = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, *table_shape(self.grid)), std=0.02))
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: offsets that were never seen take the bias of the nearest that was."""
+        new = checked_grid(grid)
+        self.bias = widened(self.bias, self.grid, new, beyond="nearest")
+        self.grid = new
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         # The leading axis must be there: with a mask of three axes SDPA falls back to its explicit kernel everywhere.

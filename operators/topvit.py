@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, in_float32, projection_flops
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, checked_grid, in_float32, projection_flops
 from lisabench.operators._relative_kernel import (
     dense_relative_kernel_attention,
     relative_kernel_attention,
@@ -28,7 +28,7 @@ from lisabench.operators._relative_kernel import (
     relative_kernel_flops,
     relative_kernel_saved_bytes,
 )
-from lisabench.operators._relative_position import table_shape
+from lisabench.operators._relative_position import table_shape, widened
 
 FLOOR = 1e-3
 
@@ -39,6 +39,12 @@ class TopViT(MultiHeadMixer):
     def __init__(self, dim: int, num_heads: int, grid: tuple[int, int], *, key_dim: int | None = None) -> None:
         super().__init__(dim, num_heads, grid, key_dim=key_dim)
         self.table = nn.Parameter(torch.ones(num_heads, *table_shape(self.grid)))
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: offsets that were never seen take the factor of the nearest that was."""
+        new = checked_grid(grid)
+        self.table = widened(self.table, self.grid, new, beyond="nearest")
+        self.grid = new
 
     @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, projection_flops
-from lisabench.operators._relative_position import offset_index, pairwise, table_shape
+from lisabench.contract import Cost, MultiHeadMixer, Operator, Workload, checked_grid, projection_flops
+from lisabench.operators._relative_position import offset_index, pairwise, table_shape, widened
 
 
 class URPE(MultiHeadMixer):
@@ -31,6 +31,13 @@ class URPE(MultiHeadMixer):
         shape = (num_heads, *table_shape(self.grid))
         self.bias = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
         self.gain = nn.Parameter(torch.ones(shape))
+
+    def widen(self, grid: tuple[int, int]) -> None:
+        """Goes over to another grid with tokens as far apart: offsets that were never seen take the bias and the factor of the nearest that was."""
+        new = checked_grid(grid)
+        self.bias = widened(self.bias, self.grid, new, beyond="nearest")
+        self.gain = widened(self.gain, self.grid, new, beyond="nearest")
+        self.grid = new
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         bias, gain = self.bias.to(value.dtype), self.gain.to(value.dtype)
