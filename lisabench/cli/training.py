@@ -1,97 +1,65 @@
-"""Runs a plan of trainings and shows it: progress on a terminal, then the table and where all of it lies."""
+"""Runs a plan of trainings: progress on a terminal, records as JSON lines where asked, then the results."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lisabench import units
-from lisabench.cli.console import Bar, lines, messages, results
+from lisabench.cli.console import Bar, lines, messages
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from lisabench.journal import Record
-    from lisabench.results import Run
-    from lisabench.train.loop import Epoch, Point
+    from lisabench.journal import Journal, Record
+    from lisabench.train.loop import Within
+    from lisabench.train.point import Epoch, Point
 
 
-def run_and_show(
-    plan: dict[str, Any], points: Sequence[Point], *, out: Path, resume: bool, budget: float | None, as_json: bool, quiet: bool
-) -> None:
-    """Trains what is missing of the plan, then prints the whole run."""
+def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float | None, as_json: bool, quiet: bool) -> None:
+    """Trains what is missing of the plan, then prints the whole run. Of several processes the leader alone writes and prints."""
+    import math
+    import time
+
     import torch
 
-    from lisabench.journal import Journal
-    from lisabench.train import data as image_sets
-    from lisabench.train.engine import run_points
+    from lisabench.train import catalogue, team
+    from lisabench.train.engine import Trainer, run_plan
 
+    deadline = math.inf if budget is None else time.monotonic() + budget
     if plan["threads"]:
         torch.set_num_threads(plan["threads"])
-    split = image_sets.find(plan["data"]).read()
-    with Journal.resume(out) if resume else Journal.create(out, plan) as journal:
-        if journal.dropped_torn_line and not quiet:
+    leads = team.is_leader()
+    split = catalogue.find(plan["data"], patch=plan["patch"], image_size=plan["image_size"]).read()
+    with _opened(out, plan, resume=resume) if leads else nullcontext() as journal:
+        if journal and journal.dropped_torn_line and not quiet:
             _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
-        missing = [point for point in points if point.key not in journal.settled]
+        together = team.join(plan["device"])
         try:
             # A user's operator may print: on stdout only results may stand.
-            with Watch(missing, as_json=as_json, quiet=quiet) as watch, redirect_stdout(sys.stderr):
-                run_points(points, split, device=plan["device"], journal=journal, budget=budget, observer=watch)
+            with Watch(as_json=as_json and leads, quiet=quiet or not leads) as watch, redirect_stdout(sys.stderr):
+                trainer = Trainer(split=split, device=plan["device"], observer=watch, journal=journal, team=together, deadline=deadline)
+                statuses = run_plan(plan, trainer)
         except BaseException as stop:
-            done = len(journal.settled)
-            stop.add_note(f"stopped: {done} of {len(points)} trainings are kept; go on with: lisabench train-small --resume --out {out}")
+            if journal:
+                done = sum(record["kind"] == "accuracy" for record in journal.settled.values())
+                kept = f"{done} of {len(plan['cells'])} trainings are kept, and the last whole epoch of the one that ran"
+                stop.add_note(f"stopped: {kept}; go on with: lisabench train-small --resume --out {out}")
             raise
-    show(out, as_json=as_json, quiet=quiet)
-
-
-def show(out: Path, *, as_json: bool, quiet: bool) -> None:
-    """Prints the table of a run that is on disk, and on stderr what a reader must know beside it."""
-    from lisabench.results import read_run
-
-    run = read_run(out, kind="accuracy")
-    if not as_json:
-        results().print(_table(run))
-    if quiet:
+        together.leave()
+    if not leads:
         return
-    for record in run.records:
-        if record["status"] != "ok":
-            _say(f"{run.label(record['op'])} seed {record['seed']} {record['status']}: {record['reason']}")
-    skipped = sum(record["status"] == "skipped" for record in run.records)
-    if skipped:
-        _say(f"{skipped} trainings are missing; go on with: lisabench train-small --resume --out {run.path}")
-    _say(f"{len(run.records)} records are in {run.path}")
+    from lisabench.cli import accuracy
+
+    accuracy.show([out], as_json=as_json, quiet=quiet)
+    if statuses["skipped"] and not quiet:
+        _say(f"{statuses['skipped']} trainings are missing; go on with: lisabench train-small --resume --out {out}")
 
 
-def _table(run: Run) -> Table:
-    """Parameters, accuracy over the seeds and seconds a training of each operator, the most accurate first."""
-    from rich import box
-    from rich.table import Table
+def _opened(out: Path, plan: dict[str, Any], *, resume: bool) -> Journal:
+    from lisabench.journal import Journal
 
-    plan = run.plan
-    title = f"{plan['data']} · {plan['epochs']} epoch{'s' if plan['epochs'] != 1 else ''} · {plan['device']} · fp32"
-    table = Table(
-        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False, show_edge=False
-    )
-    for name in ("operator", "parameters", "seeds", "top-1, mean (min to max)", "time a seed"):
-        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
-    rows = []
-    for op in plan["operators"]:
-        records = [record for record in run.records if record["op"] == op]
-        done = [record for record in records if record["status"] == "ok"]
-        top1 = [record["top1"] for record in done]
-        mean, seconds = (sum(values) / len(done) if done else None for values in (top1, [record["seconds"] for record in done]))
-        words = (
-            f"{mean:.3f} ({min(top1):.3f} to {max(top1):.3f})" if mean is not None else ", ".join(sorted({r["status"] for r in records}))
-        )
-        parameters = next((f"{record['parameters']:,}" for record in records if record["parameters"]), units.MISSING)
-        rows.append((mean or 0.0, (run.label(op), parameters, f"{len(done)} of {len(plan['seeds'])}", words, units.seconds(seconds))))
-    for _, row in sorted(rows, key=lambda row: -row[0]):
-        table.add_row(*row)
-    return table
+    return Journal.resume(out) if resume else Journal.create(out, plan)
 
 
 def _say(text: str) -> None:
@@ -101,31 +69,38 @@ def _say(text: str) -> None:
 class Watch(Bar):
     """Follows a run: a progress bar on a terminal, records as JSON lines where asked, nothing otherwise."""
 
-    def __init__(self, missing: Sequence[Point], *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self.results = sys.stdout if as_json else None
+        self.name, self.epochs, self.share, self.accuracy = "", 0, 0.0, ""
         if sys.stderr.isatty() and not quiet:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (BarColumn(bar_width=12), TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left"))
-            self.bar = Progress(*columns, console=messages(), transient=True)
-            self.task = self.bar.add_task("starting", total=sum(point.epochs for point in missing))
-        self.epochs = 0
+            self.bar = Progress(*columns, console=messages(), transient=True, refresh_per_second=2)
+            self.task = self.bar.add_task("measuring the models", total=None)
 
-    def started(self, point: Point) -> None:
-        self.epochs = point.epochs
-        self.update(description=f"{_name(point)} · epoch 1 of {point.epochs}")
+    def planned(self, epochs: int) -> None:
+        self.update(total=epochs)
 
-    def trained(self, point: Point, epoch: Epoch) -> None:
-        self.epochs -= 1
-        words = f"epoch {epoch.epoch} of {point.epochs} · loss {epoch.loss:.3f} · top-1 {epoch.top1:.3f}"
-        self.update(description=f"{_name(point)} · {words}", advance=1)
+    def started(self, key: str, point: Point) -> None:
+        self.name = f"{key}{' trial' if point.validating else f' seed {point.seed}'}"
+        self.epochs, self.share, self.accuracy = point.epochs, 0.0, ""
+        self.update(description=f"{self.name} · epoch 1 of {point.epochs}")
+
+    def trained(self, point: Point, progress: Epoch | Within) -> None:
+        from lisabench.train.point import Epoch
+
+        share = float(progress.epoch) if isinstance(progress, Epoch) else progress.epoch - 1 + progress.share
+        if isinstance(progress, Epoch):
+            self.accuracy = f" · top-1 {100 * progress.top1:.1f}%"
+        words = (
+            f"epoch {progress.epoch} of {point.epochs} · loss {progress.loss:.3f}{self.accuracy} · {progress.images_per_s:,.0f} images/s"
+        )
+        self.update(description=f"{self.name} · {words}", advance=share - self.share)
+        self.share = share
 
     def finished(self, point: Point, record: Record) -> None:
         if self.results:
             print(json.dumps(record), file=self.results, flush=True)
-        self.update(advance=self.epochs)  # of a training that did not come to its end
-        self.epochs = 0
-
-
-def _name(point: Point) -> str:
-    return f"{point.op.rpartition(':')[2]} seed {point.seed}"
+        self.update(advance=self.epochs - self.share)  # of a training that did not come to its end
+        self.epochs, self.share = 0, 0.0

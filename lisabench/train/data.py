@@ -1,35 +1,69 @@
-"""The image sets that models are trained on, by name. A set's shape is known before its images are read."""
+"""The image sets that models are trained on, by name: small ones that need no network, and a user's own images.
+
+A set's shape is known before all of its images are read. What is read is kept in memory as tensors, so that a step waits for no disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from lisabench.errors import unknown
+import torch
+from torch import Tensor
+
 from lisabench.workload import Grid
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+HELD_OUT_EVERY, HELD_OUT_SEED = 5, 0
 
-SPLIT_SEED = 0
-TEST_SHARE = 0.25
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Images (B, channels, height, width), float32 as the model takes them or uint8, and their classes (B,), int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images (B, channels, height, width) and their classes (B,), those to train on and those to test on."""
+    """What is trained on and what is tested on. `elsewhere`: further test parts, whose images are larger, by their size ("16 x 16").
 
-    train_images: NDArray[np.float32]
-    train_labels: NDArray[np.int64]
-    test_images: NDArray[np.float32]
-    test_labels: NDArray[np.int64]
+    `mean` and `deviation` of each channel, of brightness from 0 to 1, are those of the training part: uint8 images are standardised by
+    them when they are used. Images in float32 are taken as they are.
+    """
+
+    train: Part
+    test: Part
+    elsewhere: Mapping[str, Part] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    def standardised(self, images: Tensor) -> Tensor:
+        """What a model is given of these images."""
+        if images.is_floating_point():
+            return images
+        mean, deviation = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.deviation))
+        return (images.float() / 255 - mean) / deviation
+
+    def held_out(self) -> tuple[Part, Part]:
+        """The training images without a fifth of each class, and that fifth: what a search trains on and decides on."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(HELD_OUT_SEED))
+        order = order[torch.argsort(self.train.labels[order], stable=True)]  # class by class, at random within a class
+        held = torch.zeros(len(order), dtype=torch.bool)
+        held[order[::HELD_OUT_EVERY]] = True
+        kept, out = (Part(images=self.train.images[chosen], labels=self.train.labels[chosen]) for chosen in (~held, held))
+        return kept, out
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """An image set, `patch` pixels square a token; `read` gives the same split each time."""
+    """An image set as a model sees it, `patch` pixels square a token; `read` gives the same split each time.
+
+    `epochs` and `augment`: what a training takes where the user says nothing. `digest`: a hash of what the set holds, for a user's own images; None for a set that is a part of lisabench.
+    """
 
     name: str
     height: int
@@ -37,45 +71,15 @@ class DataSet:
     channels: int
     classes: int
     patch: int
+    epochs: int
     read: Callable[[], Split]
+    augment: str = "none"
+    digest: str | None = None
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.height // self.patch, self.width // self.patch)
+        return self.grid_of(self.height, self.width)
 
-
-def names() -> list[str]:
-    return list(_DATA)
-
-
-def find(name: str) -> DataSet:
-    """The data set of that name; InputError where there is none."""
-    if name not in _DATA:
-        raise unknown("--data", name, names(), more="; give one of these names")
-    return _DATA[name]
-
-
-def _read_digits() -> Split:
-    """The 1,797 digits that scikit-learn brings, stratified into 1,347 and 450; brightness standardised by the training part.
-
-    Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998, its test part.
-    """
-    import numpy as np
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    found = load_digits()
-    images = found.images[:, None].astype(np.float32)
-    labels = found.target.astype(np.int64)
-    parts = train_test_split(images, labels, test_size=TEST_SHARE, stratify=labels, random_state=SPLIT_SEED)
-    train_images, test_images, train_labels, test_labels = parts
-    mean, deviation = train_images.mean(), train_images.std()
-    return Split(
-        train_images=(train_images - mean) / deviation,
-        train_labels=train_labels,
-        test_images=(test_images - mean) / deviation,
-        test_labels=test_labels,
-    )
-
-
-_DATA = {"digits": DataSet(name="digits", height=8, width=8, channels=1, classes=10, patch=1, read=_read_digits)}
+    def grid_of(self, height: int, width: int) -> Grid:
+        """The tokens of images of this size."""
+        return Grid(height // self.patch, width // self.patch)

@@ -2,188 +2,264 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Generator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lisabench import registry
+from lisabench.errors import LisaBenchError
 from lisabench.journal import BUDGET
-from lisabench.train import data
-from lisabench.train.vit import MICRO, Size, ViT, operator_flops, parameter_count
+from lisabench.train import augment, checkpoint
+from lisabench.train.data import Part, Split
+from lisabench.train.point import Epoch, Outcome, Point, Recipe
+from lisabench.train.team import Team
+from lisabench.train.vit import ViT, branch_shares, parameter_count
 
 EVALUATION_BATCH = 256
+TOLD_EVERY_S = 0.5
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a model is trained: AdamW, a linear warm-up over a share of the steps, then a cosine down to 0.
-
-    One schedule for all operators, not the best of each. Batch and learning rate were picked by the test accuracy of the
-    baseline on the digits (20 epochs, one seed): softmax is far from its best at one token a pixel in so few epochs, and a
-    published comparison needs a search for each operator.
-    """
-
-    batch: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
-    label_smoothing: float = 0.1
-    clip_norm: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """What is trained: an operator with all its options, on a data set, from a seed. `digest` is the hash of a user's own file."""
-
-    op: str
-    options: dict[str, Any]
-    data: str
-    epochs: int
-    seed: int
-    digest: str | None = None
-    size: Size = MICRO
-    recipe: Recipe = field(default_factory=Recipe)
-
-    @cached_property
-    def key(self) -> str:
-        """Content hash: equal points have equal keys on every machine."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    def record_fields(self) -> dict[str, Any]:
-        """The fields of a record that state this point; size and recipe stand in plan.json."""
-        return {"cell": self.key, "op": self.op, "options": self.options, "data": self.data, "seed": self.seed, "epochs": self.epochs}
-
-    def model(self) -> ViT:
-        """The model with fresh weights, on torch's default device; they come from torch's global seed."""
-        images = data.find(self.data)
-        operator = registry.load(self.op)
-        return ViT(
-            operator, self.options, size=self.size, grid=images.grid, patch=images.patch, channels=images.channels, classes=images.classes
-        )
-
-    def flops(self) -> float | None:
-        return operator_flops(registry.load(self.op), self.options, size=self.size, grid=data.find(self.data).grid)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """How far training is: the mean loss over an epoch's training images, and the accuracy on the test images after it."""
+class Within:
+    """How far an epoch is: its number, the share of its images that are done, their mean loss, images a second."""
 
     epoch: int
+    share: float
     loss: float
-    top1: float
+    images_per_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of a training: `top1` is that of the last epoch, not of the best, so that nothing is chosen on the test images.
+class Trained:
+    """What came of a training, and the model where it came to its end."""
 
-    `loss` is the last epoch's mean training loss (label smoothing in it); `seconds` are those of the whole training,
-    evaluations among them, `throughput_images_per_s` is of the training steps alone.
-    """
-
-    status: str
-    reason: str | None = None
-    parameters: int | None = None
-    top1: float | None = None
-    loss: float | None = None
-    curve: tuple[Epoch, ...] = ()
-    throughput_images_per_s: float | None = None
-    seconds: float | None = None
+    outcome: Outcome
+    model: ViT | None = None
 
 
-def train(point: Point, split: data.Split, *, device: str = "cpu", deadline: float | None = None) -> Generator[Epoch, None, Outcome]:
-    """Trains and yields each epoch; the generator's value is the outcome, and whatever an operator raises is one.
+def train(
+    point: Point,
+    split: Split,
+    *,
+    device: str = "cpu",
+    deadline: float | None = None,
+    kept_at: Path | None = None,
+    team: Team | None = None,
+) -> Generator[Epoch | Within, None, Trained]:
+    """Trains and yields each epoch, and between them how far it is; whatever an operator raises is an outcome.
 
     Sets torch's global seed. On a CPU a seed gives the same numbers again with the same number of threads; on a GPU
     kernels that add in any order may differ in the last digits. `deadline`, of time.monotonic(), ends the training, and
-    does so early where its fastest epoch shows that it cannot be done by then.
+    does so early where its fastest epoch shows that it cannot be done by then. `kept_at`: a file for what an interrupted
+    training goes on from, after each epoch; what stands there is gone on with.
+
+    Raises:
+        RunError: the checkpoint cannot be written. InputError: it is one of another training.
     """
+    team = team or Team()
     try:
-        return (yield from _train(point, split, device, deadline))
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return Outcome(status="oom", reason=_first_line(error))
+        return (yield from _train(point, split, device, math.inf if deadline is None else deadline, kept_at, team))
+    except LisaBenchError:
+        raise
     except (Exception, SystemExit) as error:  # an operator may be the user's own
-        return Outcome(status="error", reason=f"{type(error).__name__}: {_first_line(error)}")
+        if team.size > 1:  # the others wait for this process: it has to end
+            raise LisaBenchError(f"process {team.rank} of {team.size}: {point.op}: {type(error).__name__}: {_first_line(error)}") from error
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            return Trained(outcome=Outcome(status="oom", reason=_first_line(error)))
+        return Trained(outcome=Outcome(status="error", reason=f"{type(error).__name__}: {_first_line(error)}"))
 
 
-def _train(point: Point, split: data.Split, device: str, deadline: float | None) -> Generator[Epoch, None, Outcome]:
-    started, stepping, fastest = time.monotonic(), 0.0, math.inf
-    until = math.inf if deadline is None else deadline
-    training = _Training(point, split, device)
-    curve: list[Epoch] = []
+def _train(
+    point: Point, split: Split, device: str, until: float, kept_at: Path | None, team: Team
+) -> Generator[Epoch | Within, None, Trained]:
+    training = _Training(point, split, device, team)
+    if kept_at is not None and (kept := checkpoint.load(kept_at, point.key)) is not None:
+        training.load_state(kept)
+    started, before, fastest = time.monotonic(), training.seconds, math.inf
 
-    def outcome(status: str, **more: Any) -> Outcome:
-        seconds = time.monotonic() - started
-        return Outcome(status=status, parameters=parameter_count(training.model), curve=tuple(curve), seconds=seconds, **more)
+    def ended(status: str, **more: Any) -> Trained:
+        parameters, curve = parameter_count(training.model), tuple(training.curve)
+        return Trained(outcome=Outcome(status=status, parameters=parameters, curve=curve, seconds=training.seconds, **more))
 
-    for number in range(1, point.epochs + 1):
+    for number in range(len(training.curve) + 1, point.epochs + 1):
         began = time.monotonic()
-        loss = training.epoch(until)
-        stepping += time.monotonic() - began
+        loss = yield from training.epoch(number, until)
+        stepping = time.monotonic() - began
         if loss is None:
-            return outcome("skipped", reason=f"{BUDGET}: cut off within epoch {number} of {point.epochs}; a larger --budget")
+            return ended("skipped", reason=f"{BUDGET}: cut off within epoch {number} of {point.epochs}; a larger --budget")
         if not math.isfinite(loss):
-            return outcome("error", reason=f"diverged at epoch {number}: loss is not finite")
-        curve.append(Epoch(epoch=number, loss=loss, top1=training.accuracy()))
+            return ended("error", reason=f"diverged at epoch {number}: loss is not finite")
+        top1, training.stepping = training.accuracy(training.tested), training.stepping + stepping
+        training.curve.append(Epoch(epoch=number, loss=loss, top1=top1, images_per_s=len(training.train) / stepping))
+        training.seconds = before + time.monotonic() - started
+        if kept_at is not None and team.leads:
+            checkpoint.save(kept_at, point.key, training.state())
+        yield training.curve[-1]
         fastest = min(fastest, time.monotonic() - began)
-        yield curve[-1]
-        if number < point.epochs and fastest * (point.epochs - number) > until - time.monotonic():
+        if team.told(number < point.epochs and fastest * (point.epochs - number) > until - time.monotonic()):
             reason = f"{BUDGET}: ended after epoch {number} of {point.epochs}, the others do not fit; a larger --budget"
-            return outcome("skipped", reason=reason)
-    throughput = point.epochs * len(split.train_images) / stepping
-    return outcome("ok", top1=curve[-1].top1, loss=curve[-1].loss, throughput_images_per_s=throughput)
+            return ended("skipped", reason=reason)
+    last = training.curve[-1]
+    found = ended(
+        "ok",
+        top1=last.top1,
+        loss=last.loss,
+        elsewhere=training.elsewhere(),
+        throughput_images_per_s=point.epochs * len(training.train) / training.stepping,
+    )
+    return Trained(outcome=found.outcome, model=training.tested_model)
 
 
 class _Training:
-    """A model on its device with what trains and tests it."""
+    """A model on its device with what trains and tests it, and how far it is."""
 
-    def __init__(self, point: Point, split: data.Split, device: str) -> None:
+    def __init__(self, point: Point, split: Split, device: str, team: Team) -> None:
         torch.manual_seed(point.seed)
-        self.recipe = point.recipe
+        self.point, self.recipe, self.device, self.team = point, point.recipe, device, team
         self.model = point.model().to(device)  # weights are drawn on the CPU, so that a seed means the same on every device
-        self.images, self.labels, self.test_images, self.test_labels = (
-            torch.from_numpy(array).to(device) for array in (split.train_images, split.train_labels, split.test_images, split.test_labels)
-        )
-        self.order = torch.Generator().manual_seed(point.seed)
-        self.optimizer = torch.optim.AdamW(_groups(self.model, self.recipe.weight_decay), lr=self.recipe.learning_rate)
-        self.rates = _rates(self.recipe, point.epochs * math.ceil(len(self.images) / self.recipe.batch))
+        self.averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema)) if self.recipe.ema else None
+        self.parallel = team.wrapped(self.model)
+        self.run: Callable[..., Tensor] = torch.compile(self.parallel) if point.compiled else self.parallel
+        self.train, self.tested = (_moved(part, device) for part in (split.held_out() if point.validating else (split.train, split.test)))
+        self.split = split
+        self.random = torch.Generator().manual_seed(point.seed)
+        fused = device.startswith("cuda") or device == "cpu"
+        self.optimizer = torch.optim.AdamW(_groups(self.model, self.recipe.weight_decay), lr=self.recipe.learning_rate, fused=fused)
+        self.scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=point.dtype == "fp16")
+        self.steps = point.epochs * math.ceil(len(self.train) / self.recipe.batch)
+        self.step, self.seconds, self.stepping = 0, 0.0, 0.0
+        self.curve: list[Epoch] = []
 
-    def epoch(self, until: float) -> float | None:
+    @property
+    def tested_model(self) -> ViT:
+        """The model that accuracies are of: that with averaged weights where the recipe averages."""
+        found = self.model if self.averaged is None else self.averaged.module
+        assert isinstance(found, ViT)
+        return found
+
+    def epoch(self, number: int, until: float) -> Generator[Within, None, float | None]:
         """Trains on each image once, in random order: the mean loss, or None where time.monotonic() passed `until`."""
         self.model.train()
-        total = torch.zeros((), device=self.images.device)  # read once, at the end: a GPU is not waited for at each step
-        for chosen in torch.randperm(len(self.images), generator=self.order).to(self.images.device).split(self.recipe.batch):
-            if time.monotonic() > until:
+        total = torch.zeros((), dtype=torch.float64, device=self.device)  # read seldom: a GPU is not waited for at each step
+        order = torch.randperm(len(self.train), generator=self.random)
+        began = told = time.monotonic()
+        done = 0
+        for chosen in order.split(self.recipe.batch):
+            now = time.monotonic()
+            if until < math.inf and self.team.told(now > until):
                 return None
-            total += self._step(self.images[chosen], self.labels[chosen], next(self.rates)) * len(chosen)
-        return float(total) / len(self.images)
+            if now - told > TOLD_EVERY_S:
+                told = now
+                if self.team.leads and done:
+                    loss = float(total) * self.team.size / done
+                    yield Within(epoch=number, share=done / len(order), loss=loss, images_per_s=done / (now - began))
+            total += self._step(chosen)
+            done += len(chosen)
+        return float(self.team.total(total)) / len(order)
 
-    def _step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+    def _step(self, chosen: Tensor) -> Tensor:
+        """A step on these images, of which each process takes its part: the sum of their losses."""
+        own, counted = self.team.part(len(chosen))
+        height, width = self.train.images.shape[2:]
+        draws = augment.draw(self.recipe.augment, len(chosen), height, width, self.random)
+        shares = branch_shares(self.point.size, self.recipe.drop_path, len(chosen), self.random) if self.recipe.drop_path else None
+        places = chosen[own].to(self.device)
+        images = self.split.standardised(augment.apply(self.train.images[places], draws[own]))
+        with torch.autocast(self.device.partition(":")[0], DTYPES[self.point.dtype], enabled=self.point.dtype != "fp32"):
+            logits = self.run(images, None if shares is None else shares[:, :, own].to(self.device))
+        losses = F.cross_entropy(logits.float(), self.train.labels[places], label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        loss = losses * (counted > 0)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+            group["lr"] = rate(self.recipe, self.step, self.steps)
         self.optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss * self.team.size / len(chosen)).backward()  # DistributedDataParallel takes the mean over processes
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        return loss.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+        return loss.detach().double()
 
     @torch.no_grad()
-    def accuracy(self) -> float:
-        """The share of the test images whose class is found."""
-        self.model.eval()
-        found = torch.cat([self.model(part).argmax(-1) for part in self.test_images.split(EVALUATION_BATCH)])
-        return float((found == self.test_labels).double().mean())
+    def accuracy(self, part: Part, model: ViT | None = None) -> float:
+        """The share of the images whose class is found; each process looks at its part of them."""
+        self.tested_model.eval()
+        whole = model or (self.run if self.point.compiled and self.averaged is None else self.tested_model)
+        own, counted = self.team.part(len(part))
+        found = torch.zeros((), dtype=torch.float64, device=self.device)
+        for images, labels in zip(part.images[own].split(EVALUATION_BATCH), part.labels[own].split(EVALUATION_BATCH), strict=True):
+            with torch.autocast(self.device.partition(":")[0], DTYPES[self.point.dtype], enabled=self.point.dtype != "fp32"):
+                found += (whole(self.split.standardised(images)).argmax(-1) == labels).sum() * (counted > 0)
+        return float(self.team.total(found)) / len(part)
+
+    def elsewhere(self) -> dict[str, float] | None:
+        """The accuracies on larger images; None where there are none or the operator cannot be brought to their grid."""
+        if self.point.validating:
+            return None
+        found = {}
+        for name, part in self.split.elsewhere.items():
+            try:
+                wider = self.tested_model.at_grid(self.point.images.grid_of(*part.images.shape[2:]))
+            except ValueError:
+                return None
+            found[name] = self.accuracy(_moved(part, self.device), wider)
+        return found or None
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on."""
+        averaged = {} if self.averaged is None else {"averaged": self.averaged.state_dict()}
+        on_gpu = {"random_gpu": torch.cuda.get_rng_state(self.device)} if self.device.startswith("cuda") else {}
+        return (
+            averaged
+            | on_gpu
+            | {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "random": self.random.get_state(),
+                "random_global": torch.get_rng_state(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "stepping": self.stepping,
+                "curve": [asdict(epoch) for epoch in self.curve],
+            }
+        )
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes back to where `state` was taken."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.random.set_state(state["random"])
+        torch.set_rng_state(state["random_global"])
+        if "random_gpu" in state:
+            torch.cuda.set_rng_state(state["random_gpu"], self.device)
+        self.step, self.seconds, self.stepping = state["step"], state["seconds"], state["stepping"]
+        self.curve = [Epoch(**epoch) for epoch in state["curve"]]
+
+
+def rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of a step, the first being 0."""
+    warmup = max(1, round(recipe.warmup * steps))
+    rising = (step + 1) / warmup
+    falling = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
+    return recipe.learning_rate * min(rising, falling)
+
+
+def _moved(part: Part, device: str) -> Part:
+    return Part(images=part.images.to(device), labels=part.labels.to(device))
 
 
 def _groups(model: ViT, weight_decay: float) -> list[dict[str, Any]]:
@@ -191,15 +267,6 @@ def _groups(model: ViT, weight_decay: float) -> list[dict[str, Any]]:
     decaying = [p for p in model.parameters() if p.ndim > 1 and p is not model.positions]
     others = [p for p in model.parameters() if p.ndim <= 1 or p is model.positions]
     return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _rates(recipe: Recipe, steps: int) -> Iterator[float]:
-    """The learning rate of each step."""
-    warmup = max(1, round(recipe.warmup * steps))
-    for step in range(steps):
-        rising = (step + 1) / warmup
-        falling = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
-        yield recipe.learning_rate * min(rising, falling)
 
 
 def _first_line(error: BaseException) -> str:

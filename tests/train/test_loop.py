@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from training import TINY, digits, few, point, trained
 
-from lisabench import registry
-from lisabench.train import data, loop
-from lisabench.train.loop import Epoch, Outcome, Point, Recipe, train
-from lisabench.train.vit import Size
-
-TINY = Size(dim=8, depth=1, heads=2, mlp_ratio=1)
-
-
-def point(op: str = "softmax", **fields: Any) -> Point:
-    return Point(op=op, options=registry.load(op).resolve({}), **{"data": "digits", "epochs": 2, "seed": 0, "size": TINY} | fields)
-
-
-def outcome(point: Point, split: data.Split, **settings: Any) -> tuple[Outcome, list[Epoch]]:
-    """The value of the training, and what it yielded on the way."""
-    training, seen = train(point, split, **settings), []
-    while True:
-        try:
-            seen.append(next(training))
-        except StopIteration as end:
-            return end.value, seen
-
-
-@pytest.fixture(scope="module")
-def digits() -> data.Split:
-    return data.find("digits").read()
-
-
-@pytest.fixture(scope="module")
-def few(digits: data.Split) -> data.Split:
-    return data.Split(
-        train_images=digits.train_images[:100],
-        train_labels=digits.train_labels[:100],
-        test_images=digits.test_images[:300],
-        test_labels=digits.test_labels[:300],
-    )
+from lisabench.train import loop
+from lisabench.train.data import Part, Split
+from lisabench.train.point import Recipe
+from lisabench.train.vit import MICRO
 
 
 def test_every_field_makes_another_point() -> None:
@@ -51,79 +23,149 @@ def test_every_field_makes_another_point() -> None:
         "op": "lisa",
         "options": {"key_dim": 4},
         "data": "others",
+        "patch": 1,
+        "image_size": 32,
         "epochs": 3,
         "seed": 1,
         "digest": "abc",
-        "size": replace(TINY, depth=2),
+        "data_digest": "abc",
+        "size": replace(TINY, depth=3),
+        "positions": False,
+        "mlp_hidden": 7,
         "recipe": Recipe(learning_rate=1e-4),
+        "dtype": "bf16",
+        "compiled": True,
+        "validating": True,
     }
+    assert set(changes) == set(point().__dataclass_fields__)
     keys = [point().key, *(replace(point(), **{name: value}).key for name, value in changes.items())]
-    assert len(set(keys)) == 9
+    assert len(set(keys)) == len(changes) + 1
     assert point().key == keys[0]
 
 
 @pytest.mark.parametrize("op", ["softmax", "lisa", "performer", "afno"])
-def test_same_seed_same_result(op: str, few: data.Split) -> None:
-    first, again, other = (outcome(point(op, seed=seed), few)[0] for seed in (5, 5, 6))
-    assert first.status == "ok"
-    assert (first.curve, first.top1, first.loss) == (again.curve, again.top1, again.loss)
-    assert first.curve != other.curve
+def test_same_seed_same_result(op: str) -> None:
+    (first, _), (again, _), (other, _) = (trained(point(op, seed=seed)) for seed in (5, 5, 6))
+    assert first.model is not None
+    assert again.model is not None
+    assert first.outcome.status == "ok"
+    losses = [[(epoch.loss, epoch.top1) for epoch in one.outcome.curve] for one in (first, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
 
 
-def test_outcome_is_that_of_the_last_epoch(few: data.Split) -> None:
-    found, seen = outcome(point(epochs=3), few)
+def test_outcome_is_that_of_the_last_epoch() -> None:
+    found, seen = trained(point(epochs=3))
     assert [epoch.epoch for epoch in seen] == [1, 2, 3]
-    assert found.curve == tuple(seen)
-    assert (found.top1, found.loss) == (seen[-1].top1, seen[-1].loss)
-    assert found.seconds is not None
-    assert found.throughput_images_per_s is not None
-    assert found.throughput_images_per_s >= 300 / found.seconds
+    assert found.outcome.curve == tuple(seen)
+    assert (found.outcome.top1, found.outcome.loss) == (seen[-1].top1, seen[-1].loss)
+    assert found.outcome.seconds is not None
+    assert found.outcome.throughput_images_per_s is not None
+    assert found.outcome.throughput_images_per_s >= 300 / found.outcome.seconds
 
 
-def test_lisa_learns_the_digits(digits: data.Split) -> None:
+def test_lisa_learns_the_digits() -> None:
     """Chance is 0.1."""
-    found, _ = outcome(Point(op="lisa", options=registry.load("lisa").resolve({}), data="digits", epochs=2, seed=0), digits)
-    assert found.top1 is not None
-    assert found.top1 > 0.8
+    found, _ = trained(point("lisa", size=MICRO), digits())
+    assert found.outcome.top1 is not None
+    assert found.outcome.top1 > 0.8
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(few: data.Split) -> None:
-    found, seen = outcome(point(recipe=Recipe(learning_rate=math.inf)), few)
-    assert (found.status, found.reason) == ("error", "diverged at epoch 1: loss is not finite")
-    assert seen == []
-    assert found.top1 is None
-    assert found.loss is None
-    assert found.curve == ()
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    found, seen = trained(point(recipe=Recipe(learning_rate=math.inf)))
+    assert (found.outcome.status, found.outcome.reason) == ("error", "diverged at epoch 1: loss is not finite")
+    assert (seen, found.outcome.top1, found.outcome.loss, found.outcome.curve, found.model) == ([], None, None, (), None)
 
 
-def test_a_deadline_that_is_past(few: data.Split) -> None:
-    found, seen = outcome(point(), few, deadline=-1.0)
-    assert found.status == "skipped"
-    assert found.reason is not None
-    assert found.reason.startswith("budget: cut off within epoch 1 of 2")
+def test_a_deadline_that_is_past() -> None:
+    found, seen = trained(point(), deadline=-1.0)
+    assert found.outcome.status == "skipped"
+    assert found.outcome.reason is not None
+    assert found.outcome.reason.startswith("budget: cut off within epoch 1 of 2")
     assert seen == []
 
 
-def test_a_deadline_that_will_not_be_kept_ends_early(few: data.Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_that_will_not_be_kept_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))  # an epoch reads it some ten times
-    found, seen = outcome(point(epochs=100), few, deadline=200.0)
-    assert found.status == "skipped"
-    assert found.reason == "budget: ended after epoch 1 of 100, the others do not fit; a larger --budget"
+    found, seen = trained(point(epochs=100), deadline=200.0)
+    assert found.outcome.status == "skipped"
+    assert found.outcome.reason == "budget: ended after epoch 1 of 100, the others do not fit; a larger --budget"
     assert len(seen) == 1
     assert next(clock) < 50
 
 
-def test_what_an_operator_raises_is_an_outcome(few: data.Split, own_operators: Any) -> None:
-    found, _ = outcome(point(f"{own_operators}:Raises"), few)
-    assert (found.status, found.reason) == ("error", "RuntimeError: no such luck")
+def test_what_an_operator_raises_is_an_outcome(own_operators: Any) -> None:
+    found, _ = trained(point(f"{own_operators}:Raises"))
+    assert (found.outcome.status, found.outcome.reason) == ("error", "RuntimeError: no such luck")
 
 
 def test_learning_rate_rises_then_falls_to_nothing() -> None:
-    rates = list(loop._rates(Recipe(learning_rate=1.0, warmup=0.1), 100))
-    assert len(rates) == 100
+    rates = [loop.rate(Recipe(learning_rate=1.0, warmup=0.1), step, 100) for step in range(100)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3])
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
-    assert list(loop._rates(Recipe(learning_rate=1.0), 1)) == [1.0]
+    assert loop.rate(Recipe(learning_rate=1.0), 0, 1) == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": Recipe(drop_path=0.3)},
+        {"recipe": Recipe(ema=0.9)},
+        {"recipe": Recipe(augment="shift-flip")},
+        {"dtype": "bf16"},
+        {"positions": False},
+        {"mlp_hidden": 3},
+        {"validating": True},
+    ],
+    ids=str,
+)
+def test_each_part_of_a_recipe_counts(changes: dict[str, Any]) -> None:
+    plain, other = trained(point(epochs=1)), trained(point(epochs=1, **changes))
+    again = trained(point(epochs=1, **changes))
+    curves = [[(epoch.loss, epoch.top1) for epoch in found.outcome.curve] for found, _ in (plain, other, again)]
+    assert other[0].outcome.status == "ok"
+    if "ema" not in str(changes):  # the averaged weights are tested, not trained
+        assert curves[0] != curves[1]
+    assert curves[1] == curves[2]
+
+
+def test_averaged_weights_are_what_is_tested() -> None:
+    (plain, _), (averaged, _) = trained(point()), trained(point(recipe=Recipe(ema=0.999)))
+    assert plain.model is not None
+    assert averaged.model is not None
+    assert plain.outcome.loss == averaged.outcome.loss
+    assert not torch.equal(plain.model.head.weight, averaged.model.head.weight)
+
+
+def test_a_search_never_sees_the_test_images() -> None:
+    """With test images that no model could take, a search's trial trains as ever."""
+    whole = few()
+    nothing = Part(images=torch.full_like(whole.test.images, math.nan), labels=torch.full_like(whole.test.labels, -1))
+    (found, seen), (_, usual) = trained(point(validating=True), Split(train=whole.train, test=nothing)), trained(point(validating=True))
+    assert found.outcome.status == "ok"
+    assert [(epoch.loss, epoch.top1) for epoch in seen] == [(epoch.loss, epoch.top1) for epoch in usual]
+
+
+def test_larger_images_are_tested_where_the_operator_can() -> None:
+    whole = few()
+    larger = Part(images=torch.nn.functional.pad(whole.test.images, (0, 4, 0, 2)), labels=whole.test.labels)
+    split = Split(train=whole.train, test=whole.test, elsewhere={"10 x 12": larger})
+    for op in ("softmax", "lisa", "gfnet", "performer"):
+        found = trained(point(op, epochs=1), split)[0].outcome.elsewhere
+        assert found is not None
+        assert 0 <= found["10 x 12"] <= 1
+    assert trained(point("linformer", epochs=1), split)[0].outcome.elsewhere is None
+
+
+def test_memory_does_not_grow_over_epochs() -> None:
+    training = loop.train(point("lisa", epochs=6, recipe=Recipe(ema=0.9, drop_path=0.1, augment="shift")), few(64))
+    standing = []
+    for _ in range(6):
+        next(training)
+        gc.collect()
+        standing.append(sum(t.untyped_storage().nbytes() for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter)))
+    assert standing[1] == standing[-1]

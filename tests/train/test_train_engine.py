@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from training import TINY, few
 
 from lisabench import registry
+from lisabench.errors import InputError
 from lisabench.journal import Journal, Record, read_environments
-from lisabench.train import data, engine
-from lisabench.train.engine import run_points
-from lisabench.train.loop import Epoch, Point
-from lisabench.train.vit import Size
-
-TINY = Size(dim=8, depth=1, heads=2, mlp_ratio=1)
+from lisabench.train import cost, engine, plan
+from lisabench.train.engine import Trainer, run_plan
+from lisabench.train.loop import Within
+from lisabench.train.point import Epoch, Point, Recipe
 
 
 class Log:
     def __init__(self) -> None:
-        self.trained_epochs = 0
+        self.epochs = self.trained_epochs = 0
         self.records: list[Record] = []
 
-    def started(self, point: Point) -> None: ...
+    def planned(self, epochs: int) -> None:
+        self.epochs = epochs
 
-    def trained(self, point: Point, epoch: Epoch) -> None:
-        self.trained_epochs += 1
+    def started(self, key: str, point: Point) -> None: ...
+
+    def trained(self, point: Point, progress: Epoch | Within) -> None:
+        self.trained_epochs += isinstance(progress, Epoch)
 
     def finished(self, point: Point, record: Record) -> None:
         self.records.append(record)
@@ -38,58 +44,146 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def split() -> data.Split:
-    whole = data.find("digits").read()
-    parts = {"train_images": whole.train_images[:64], "train_labels": whole.train_labels[:64]}
-    return replace(whole, **parts)
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "LIMITS", replace(cost.LIMITS, seconds=0.02, at_least_seconds=0.0, warmup_seconds=0.0))
 
 
-def run(points: list[Point], split: data.Split, journal: Journal, budget: float | None = None) -> Log:
+def planned(*ops: str, **changes: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    resolved = [(op, registry.load(op).resolve({})) for op in ops or ("softmax",)]
+    told = {
+        "baseline": None,
+        "data": "digits",
+        "patch": 2,
+        "image_size": None,
+        "data_digest": None,
+        "epochs": 1,
+        "seeds": [0],
+        "search": 0,
+        "match": None,
+        "dtype": "fp32",
+        "compiled": False,
+        "model": {"size": "micro", **asdict(TINY), "positions": True},
+        "recipe": asdict(Recipe()),
+        "operators": plan.stated_operators(resolved),
+    }
+    return plan.head(**(told | changes))
+
+
+def run(what: dict[str, Any], journal: Journal, **settings: Any) -> Log:
     log = Log()
-    run_points(points, split, device="cpu", journal=journal, budget=budget, observer=log)
+    run_plan(what, Trainer(split=few(64), device="cpu", observer=log, journal=journal, **settings))
     return log
 
 
-def points(op: str = "softmax", seeds: int = 1, **options: object) -> list[Point]:
-    return [
-        Point(op=op, options=registry.load(op).resolve(options), data="digits", epochs=1, seed=seed, size=TINY) for seed in range(seeds)
-    ]
-
-
-def test_only_what_is_missing_is_trained(journal: Journal, split: data.Split) -> None:
-    first = run(points(seeds=1), split, journal)
-    more = run(points(seeds=3), split, journal)
-    assert (first.trained_epochs, more.trained_epochs) == (1, 2)
+def test_only_what_is_missing_is_trained(journal: Journal) -> None:
+    first = run(planned(), journal)
+    more = run(planned(seeds=[0, 1, 2]), journal)
+    assert (first.trained_epochs, more.trained_epochs) == (1, 2) == (first.epochs, more.epochs)
     assert more.records[0] == first.records[0]
     assert [record["seed"] for record in more.records] == [0, 1, 2]
     assert journal.records == more.records
+    assert not (journal.run / "checkpoints").exists()
+    assert {path.stem for path in (journal.run / "weights").iterdir()} == {record["cell"] for record in more.records}
 
 
-def test_record_names_its_environment_and_what_is_absent(journal: Journal, split: data.Split, own_operators: Path) -> None:
-    (record,) = run(points(f"{own_operators}:Plain"), split, journal).records
+def test_a_record_is_whole(journal: Journal) -> None:
+    (lisa, softmax) = run(planned("lisa", "softmax"), journal).records
+    for record in (lisa, softmax):
+        assert record["status"] == "ok"
+        assert record["latency_s"]["median"] > 0
+        assert record["memory_bytes"]["transient"] > 0
+        assert record["memory_bytes"]["parameters"] == 4 * record["parameters"]
+        assert record["flops"]["analytic"] > record["flops"]["operator"] > 0
+        assert record["kernel_similarity"]["images"] > 0
+        assert 0.1 <= record["chance"] < 0.2
+        assert (record["model"]["mlp_hidden"], record["tokens"], record["searched"]) == (8, 16, 0)
+        assert record["absent"] == {}
+    assert (journal.run / "patterns" / f"{lisa['cell']}.npz").exists()
+
+
+def test_record_names_its_environment_and_what_is_absent(journal: Journal, own_operators: Path) -> None:
+    (record,) = run(planned(f"{own_operators}:Plain"), journal).records
     assert record["status"] == "ok"
-    assert record["flops"] is None
+    assert record["flops"] == {"analytic": None, "operator": None}
     assert record["absent"] == {"flops": "the operator states no cost"}
     assert set(read_environments(journal.run)) == {record["environment"]}
 
 
-def test_a_training_that_another_seed_shows_not_to_fit_is_not_begun(
-    journal: Journal, split: data.Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(points(seeds=1), split, journal)
+def test_the_search_decides_the_recipe_and_is_kept(journal: Journal) -> None:
+    what = planned("softmax", "lisa", search=3, seeds=[0, 1])
+    log = run(what, journal)
+    trials = [record for record in log.records if record["kind"] == "search"]
+    final = [record for record in log.records if record["kind"] == "accuracy"]
+    assert (len(trials), len(final), log.epochs) == (6, 4, 10)
+    for op in ("softmax", "lisa"):
+        best = max((record for record in trials if record["op"] == op), key=lambda record: record["top1"])
+        for record in final:
+            if record["op"] == op:
+                assert record["recipe"] == best["recipe"]
+                assert record["searched"] == 3
+    assert all(record["latency_s"] is None for record in trials)
+    assert run(what, journal).trained_epochs == 0
+
+
+def test_a_training_that_another_seed_shows_not_to_fit_is_not_begun(journal: Journal) -> None:
+    run(planned(), journal)
     journal.records[0]["seconds"] = 1e6
-    log = run(points(seeds=2), split, journal, budget=1e5)
+    log = run(planned(seeds=[0, 1]), journal, deadline=time.monotonic() + 1e5)
     assert log.trained_epochs == 0
     assert log.records[1]["status"] == "skipped"
     assert log.records[1]["reason"].startswith("budget: another seed took 1000000.0 s")
-    assert set(log.records[1]["absent"]) == set(engine.FIGURES) - {"flops"}
-    assert run(points(seeds=2), split, journal).trained_epochs == 1  # a larger budget: it is not settled
+    assert {"top1", "loss", "flops", "parameters"} <= set(log.records[1]["absent"])
+    assert run(planned(seeds=[0, 1]), journal).trained_epochs == 1  # a larger budget: it is not settled
 
 
-def test_what_an_operator_refuses_is_unsupported(journal: Journal, split: data.Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_is_cut_off_is_gone_on_with(journal: Journal) -> None:
+    what = planned(search=2)
+    log = run(what, journal, deadline=time.monotonic() - 1)
+    assert [(record["kind"], record["status"]) for record in log.records] == [("search", "skipped")] * 2
+    assert [record["status"] for record in run(what, journal).records] == ["ok"] * 3
+
+
+def test_what_an_operator_refuses_is_unsupported(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    what = planned()
     refusing = replace(registry.load("softmax"), refuses=lambda workload, **options: f"no grid of {workload.grid}")
     monkeypatch.setattr(registry, "load", lambda name: refusing)
-    log = run(points(), split, journal)
+    log = run(what, journal)
     assert log.trained_epochs == 0
-    assert (log.records[0]["status"], log.records[0]["reason"]) == ("unsupported", "no grid of 8 x 8")
+    assert (log.records[0]["status"], log.records[0]["reason"]) == ("unsupported", "no grid of 4 x 4")
+
+
+def test_matched_models(journal: Journal) -> None:
+    what = planned("softmax_rpe", "softmax", match="parameters", baseline="softmax")
+    plan.match(what)
+    table, softmax = run(what, journal).records
+    assert softmax["model"]["mlp_hidden"] == 8
+    assert table["model"]["mlp_hidden"] < 8
+    assert abs(table["parameters"] - softmax["parameters"]) <= TINY.depth * (2 * TINY.dim + 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("op", "match", "words"),
+    [
+        ("lisa", "parameters", "than the model with softmax costs that with lisa; leave"),
+        ("own", "flops", "no FLOPs are stated by Plain; give"),
+    ],
+)
+def test_models_that_cannot_be_matched(op: str, match: str, words: str, own_operators: Path) -> None:
+    name = f"{own_operators}:Plain" if op == "own" else op
+    with pytest.raises(InputError, match=words):
+        plan.match(planned(name, "softmax", match=match, baseline="softmax"))
+
+
+def test_weights_are_those_that_were_tested(journal: Journal) -> None:
+    (record,) = run(planned("lisa"), journal).records
+    kept = engine.checkpoint.load(journal.run / "weights" / f"{record['cell']}.pt", record["cell"])
+    assert kept is not None
+    model = plan.point_of(planned("lisa"), "lisa", 0).model()
+    model.load_state_dict(kept["model"])
+    test = few(64).test
+    with torch.no_grad():
+        found = model.eval()(test.images).argmax(-1) == test.labels
+    assert float(found.double().mean()) == record["top1"]
