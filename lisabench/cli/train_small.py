@@ -61,7 +61,9 @@ def train_small(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training images. [default: by the data]", rich_help_panel=RECIPE)
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 32]", rich_help_panel=RECIPE)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images a step, over all processes. [default: by the data]", rich_help_panel=RECIPE)
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's, at its peak.", rich_help_panel=RECIPE)] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's.", rich_help_panel=RECIPE)] = None,
     drop_path: Annotated[float | None, typer.Option(help="Stochastic depth's largest rate. [default: 0]", rich_help_panel=RECIPE)] = None,

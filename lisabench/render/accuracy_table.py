@@ -10,10 +10,12 @@ from rich.text import Text
 
 from lisabench import units
 from lisabench.analysis.accuracy import Estimate, Series, baseline_of, data_name, difference, leaders
+from lisabench.render.curves import SUBJECT
 from lisabench.render.terminal import new_table
 from lisabench.results import Run
 
 MEASURED = ("params", "FLOP", "latency", "memory", "images/s", "seeds", "a seed")
+MOST_NAMED = 4  # operators in a line of text
 LEAST_NEEDED = ("a seed", "images/s", "memory", "FLOP", "params", "latency", "seeds")
 """What a narrow table leaves out first; behind these go the accuracies on larger images and the difference to the baseline."""
 
@@ -178,14 +180,24 @@ def _measured(series: Sequence[Series]) -> list[str]:
 
 
 def _similar(series: Sequence[Series]) -> list[str]:
-    """How alike the kernels of heads are, where that is known."""
+    """How alike the kernels of heads are, after and before training, where that is known; of many operators for the first ones."""
     known = [one for one in series if one.similarity.get("heads") is not None]
     if not known:
         return []
+    named = known if len(known) <= MOST_NAMED else [one for one in known if one.is_baseline or one.op == SUBJECT][:MOST_NAMED]
     images = max(one.similarity.get("images", 0) for one in known)
-    told = ", ".join(f"{one.label} {_cosine(one.similarity['heads'])} and {_cosine(one.similarity.get('all'))}" for one in known)
     of = f" on {images:.0f} test images" if images else ""
-    return [f"mean cosine similarity of kernels{of} (1: all alike), between the heads of a layer and over all layers: {told}"]
+    parts = []
+    for ending, words in (
+        ("heads", f"mean cosine of the kernels of a layer's heads{of} (1: all alike)"),
+        ("heads_absolute", "absolute, without each row's mean"),
+    ):
+        told = [
+            f"{one.label} {_cosine(one.similarity.get(ending))} ({_cosine(one.similarity.get(f'untrained_{ending}'))})" for one in named
+        ]
+        parts.append(f"{words}: {', '.join(told)}")
+    more = "" if named == known else "; the others' are in results.csv"
+    return [f"{'; '.join(parts)}; in brackets before training{more}"]
 
 
 def _cosine(value: float | None) -> str:

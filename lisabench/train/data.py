@@ -62,7 +62,7 @@ class Split:
 class DataSet:
     """An image set as a model sees it, `patch` pixels square a token; `read` gives the same split each time.
 
-    `epochs` and `augment`: what a training takes where the user says nothing. `digest`: a hash of what the set holds, for a user's own images; None for a set that is a part of lisabench.
+    `epochs`, `batch` and `augment`: what a training takes where the user says nothing. `digest`: a hash of what the set holds, for a user's own images; None for a set that is a part of lisabench.
     """
 
     name: str
@@ -73,6 +73,7 @@ class DataSet:
     patch: int
     epochs: int
     read: Callable[[], Split]
+    batch: int = 32
     augment: str = "none"
     digest: str | None = None
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from lisabench import registry
 from lisabench.journal import BUDGET, SCHEMA, Journal, Record, now
 from lisabench.measure.environment import environment, environment_hash
@@ -125,13 +127,18 @@ class Trainer:
         return record | figures | {"absent": record["absent"] | absent}
 
     def _learned(self, point: Point, trained: Trained, *, shows: bool) -> Record:
-        """What the kernels of the trained model are like; where `shows`, tables and kernels are kept for figures."""
+        """How alike the kernels of the trained model are, and those of the same one before; where `shows`, what it learned is kept."""
         assert trained.model is not None
         images = self.split.standardised(self.split.test.images[:SHOWN_IMAGES].to(self.device))
         found = kernels.learned(trained.model, images, op=point.op, options=point.options, seed=point.seed)
         if shows and (found.kernel_patterns is not None or found.rows is not None):
             found.save(self.run / PATTERNS / f"{point.key}.npz")
-        return {"kernel_similarity": found.similarity}
+        if found.similarity is None:
+            return {"kernel_similarity": None}
+        torch.manual_seed(point.seed)
+        before = kernels.model_similarity(point.model().to(self.device), images) or {}
+        untrained = {f"untrained_{name}": value for name, value in before.items() if name != "images"}
+        return {"kernel_similarity": found.similarity | untrained}
 
 
 def run_plan(plan: Plan, trainer: Trainer) -> Counter[str]:

@@ -80,7 +80,7 @@ def learned(model: ViT, images: Tensor, *, op: str, options: Mapping[str, Any], 
         images=_array(samples),
         queries=_array(queries),
         rows=None if found is None else _array(_rows(found, queries, model.grid)),
-        similarity=None if found is None else _similarity_of(model, images),
+        similarity=None if found is None else model_similarity(model, images),
         **tables,
     )
 
@@ -188,8 +188,11 @@ def _means(cosines: Tensor, layers: int, heads: int) -> tuple[float | None, floa
     return float(cosines[:, within].mean()) if heads > 1 else None, float(cosines[:, pairs].mean())
 
 
-def _similarity_of(model: ViT, images: Tensor) -> dict[str, float | int | None] | None:
-    """`similarity` over all images, so many at a time as fit in memory."""
+def model_similarity(model: ViT, images: Tensor) -> dict[str, float | int | None] | None:
+    """`similarity` over the first MOST_IMAGES images, so many at a time as fit in memory; None beyond MOST_TOKENS tokens."""
+    if model.grid.tokens > MOST_TOKENS:
+        return None
+    images = images[:MOST_IMAGES].to(model.embedding.weight)
     pairs = model.grid.tokens**2
     images = images[: max(1, _MOST_PAIRS // pairs)]
     bytes_each = model.size.depth * model.size.heads * pairs * images.element_size()

@@ -73,7 +73,7 @@ def varied(
 def stated_recipe(images: DataSet, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The plan's `recipe`: what was asked for, over the data's ways and the defaults."""
     names = [field.name for field in fields(Recipe)]
-    return asdict(Recipe(**({"augment": images.augment} | {name: asked[name] for name in names if name in asked})))
+    return asdict(Recipe(**({"augment": images.augment, "batch": images.batch} | {name: asked[name] for name in names if name in asked})))
 
 
 def stated_model(size: str, *, positions: bool) -> dict[str, Any]:

@@ -45,7 +45,8 @@ DIRECTIONS = np.array([(dy, dx) for dy in (-2, 0, 2) for dx in (-2, 0, 2) if dy 
 LONE_MARKS = 2 / 36  # of a kind, a cell: two on the sheet that is trained on
 COPY_OFFSET = (2, 1)
 SYMBOLS = 4
-PAIRS = np.array([[[1, 2]], [[2, 1]], [[1, 1]], [[2, 2]]])  # the first is the one that is looked for
+# The first is the one that is looked for.
+PAIRS = np.array([[[1, 2]], *2 * [[[2, 1]], [[1, 1]], [[2, 2]]]])
 PIECES = 4
 NOISE = 4 / 144
 
@@ -97,6 +98,7 @@ def find(name: str, *, patch: int | None) -> DataSet:
         classes=task.classes,
         patch=patch or PATCHES[-1],
         epochs=task.epochs,
+        batch=64,
         read=lambda: read(name),
     )
 
@@ -216,9 +218,9 @@ def _copy(rng: np.random.Generator, labels: Integers, rows: int, columns: int) -
 
 
 def _position(rng: np.random.Generator, labels: Integers, rows: int, columns: int) -> Sheets:
-    """Four pairs of marks side by side, one of each order of the two kinds; kind 1 left of kind 2 stands in region `labels`.
+    """Pairs of marks side by side; the one of kind 1 left of kind 2 stands in region `labels`, of each other order there are two.
 
-    All four orders, because with fewer a sum over single marks, each weighed by its place, finds the region.
+    A sum over single marks, each weighed by its place, finds the region where there is but one other order, and is often wrong here.
     The regions are thirds of the height by thirds of the width, counted row by row; where these do not divide, the first are larger.
     """
     row_edges, column_edges = (-(-np.arange(4) * side // 3) for side in (rows, columns))
