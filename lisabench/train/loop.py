@@ -80,7 +80,7 @@ def train(
 def _train(
     point: Point, split: Split, device: str, until: float, kept_at: Path | None, team: Team
 ) -> Generator[Epoch | Within, None, Trained]:
-    training = _Training(point, split, device, team)
+    training = Training(point, split, device, team)
     if kept_at is not None and (kept := checkpoint.load(kept_at, point.key)) is not None:
         training.load_state(kept)
     started, before, fastest = time.monotonic(), training.seconds, math.inf
@@ -118,7 +118,7 @@ def _train(
     return Trained(outcome=found.outcome, model=training.tested_model)
 
 
-class _Training:
+class Training:
     """A model on its device with what trains and tests it, and how far it is."""
 
     def __init__(self, point: Point, split: Split, device: str, team: Team) -> None:
@@ -161,21 +161,25 @@ class _Training:
                 if self.team.leads and done:
                     loss = float(total) * self.team.size / done
                     yield Within(epoch=number, share=done / len(order), loss=loss, images_per_s=done / (now - began))
-            total += self._step(chosen)
+            total += self.take_step(chosen)
             done += len(chosen)
         return float(self.team.total(total)) / len(order)
 
-    def _step(self, chosen: Tensor) -> Tensor:
-        """A step on these images, of which each process takes its part: the sum of their losses."""
-        own, counted = self.team.part(len(chosen))
+    def batch(self, chosen: Tensor, own: slice) -> tuple[Tensor, Tensor]:
+        """Of these training images one's own part, as the model takes them, and their classes."""
         height, width = self.train.images.shape[2:]
         draws = augment.draw(self.recipe.augment, len(chosen), height, width, self.random)
-        shares = branch_shares(self.point.size, self.recipe.drop_path, len(chosen), self.random) if self.recipe.drop_path else None
         places = chosen[own].to(self.device)
-        images = self.split.standardised(augment.apply(self.train.images[places], draws[own]))
+        return self.split.standardised(augment.apply(self.train.images[places], draws[own])), self.train.labels[places]
+
+    def take_step(self, chosen: Tensor) -> Tensor:
+        """A step on these images, of which each process takes its part: the sum of their losses."""
+        own, counted = self.team.part(len(chosen))
+        images, labels = self.batch(chosen, own)
+        shares = branch_shares(self.point.size, self.recipe.drop_path, len(chosen), self.random) if self.recipe.drop_path else None
         with torch.autocast(self.device.partition(":")[0], DTYPES[self.point.dtype], enabled=self.point.dtype != "fp32"):
             logits = self.run(images, None if shares is None else shares[:, :, own].to(self.device))
-        losses = F.cross_entropy(logits.float(), self.train.labels[places], label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing, reduction="sum")
         loss = losses * (counted > 0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.recipe, self.step, self.steps)
