@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lisabench.train.loop import Within
     from lisabench.train.point import Epoch, Point
 
+WIDE = 90  # columns of a terminal from which on a progress bar has all its parts
+
 
 def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float | None, as_json: bool, quiet: bool) -> None:
     """Trains what is missing of the plan, then prints the whole run. Of several processes the leader alone writes and prints."""
@@ -72,11 +74,13 @@ class Watch(Bar):
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self.results = sys.stdout if as_json else None
         self.name, self.epochs, self.share, self.accuracy = "", 0, 0.0, ""
+        self.wide = messages().width >= WIDE
         if sys.stderr.isatty() and not quiet:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(bar_width=12), TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left"))
-            self.bar = Progress(*columns, console=messages(), transient=True, refresh_per_second=2)
+            columns = (TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left"))
+            bar = [BarColumn(bar_width=12)] if self.wide else []
+            self.bar = Progress(*bar, *columns, console=messages(), transient=True, refresh_per_second=2)
             self.task = self.bar.add_task("measuring the models", total=None)
 
     def planned(self, epochs: int) -> None:
@@ -85,19 +89,22 @@ class Watch(Bar):
     def started(self, key: str, point: Point) -> None:
         self.name = f"{key}{' trial' if point.validating else f' seed {point.seed}'}"
         self.epochs, self.share, self.accuracy = point.epochs, 0.0, ""
-        self.update(description=f"{self.name} · epoch 1 of {point.epochs}")
+        self.update(description=f"{self.name} · {self._epoch(1)}")
 
     def trained(self, point: Point, progress: Epoch | Within) -> None:
         from lisabench.train.point import Epoch
 
         share = float(progress.epoch) if isinstance(progress, Epoch) else progress.epoch - 1 + progress.share
         if isinstance(progress, Epoch):
-            self.accuracy = f" · top-1 {100 * progress.top1:.1f}%"
+            self.accuracy = f" · {'top-1 ' if self.wide else ''}{100 * progress.top1:.1f}%"
         words = (
             f"epoch {progress.epoch} of {point.epochs} · loss {progress.loss:.3f}{self.accuracy} · {progress.images_per_s:,.0f} images/s"
         )
         self.update(description=f"{self.name} · {words}", advance=share - self.share)
         self.share = share
+
+    def _epoch(self, number: int) -> str:
+        return f"epoch {number} of {self.epochs}" if self.wide else f"{number}/{self.epochs}"
 
     def finished(self, point: Point, record: Record) -> None:
         if self.results:

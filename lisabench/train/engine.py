@@ -26,8 +26,13 @@ from lisabench.train.team import Team
 from lisabench.train.vit import layer_workload, operator_flops, other_flops
 
 PATTERNS = "patterns"
-FIGURES = ("parameters", "flops", "top1", "loss", "curve", "throughput_images_per_s", "seconds", "latency_s", "memory_bytes")
 SHOWN_IMAGES = 32
+ABSENT = dict.fromkeys(("parameters", "flops", "top1", "loss", "curve", "throughput_images_per_s", "seconds"), "not measured") | {
+    "latency_s": "not measured for a trial of a search",
+    "memory_bytes": "not measured for a trial of a search",
+    "elsewhere": "the operator's parameters belong to one grid",
+    "kernel_similarity": "the operator has no kernel that gives again what it mixes, or too many tokens",
+}
 
 
 class Observer(Protocol):
@@ -66,9 +71,9 @@ class Trainer:
             self.observer.started(key, point)
             trained = self.team.told(self._refused(point) or self._over_budget(key)) or self._trained(point)
             record = _blank(point, self.device, searched) | dict(costs or {})
-            record = self._filled(record, point, trained)
             if trained.model is not None and not point.validating and self.team.leads:
                 record |= self._learned(point, trained, shows=shows)
+            record = self._filled(record, point, trained)
             if self.journal:
                 if trained.outcome.status not in ("unsupported",):
                     record["environment"] = environment_hash(self.environment)
@@ -103,13 +108,11 @@ class Trainer:
 
     def _over_budget(self, key: str) -> Trained | None:
         """What comes of a point for which no time is left, by the longest that the operator took with another seed."""
-        left, expected = self.deadline - time.monotonic(), self.longest.get(key)
-        reason = None
-        if left <= 0:
-            reason = "its seconds are used up"
-        elif expected is not None and expected > left:
-            reason = f"another seed took {expected:.1f} s and {left:.1f} s are left"
-        return reason and Trained(outcome=Outcome(status="skipped", reason=f"{BUDGET}: {reason}; a larger --budget"))  # type: ignore[return-value]
+        left, expected = self.deadline - time.monotonic(), self.longest.get(key, 0.0)
+        if 0 < left >= expected:
+            return None
+        why = "its seconds are used up" if left <= 0 else f"another seed took {expected:.1f} s and {left:.1f} s are left"
+        return Trained(outcome=Outcome(status="skipped", reason=f"{BUDGET}: {why}; a larger --budget"))
 
     def _filled(self, record: Record, point: Point, trained: Trained) -> Record:
         """The record with its figures; `flops` are analytic, forward, an image."""
@@ -121,10 +124,13 @@ class Trainer:
         tested = self.split.held_out()[1] if point.validating else self.split.test
         figures = asdict(outcome) | {"flops": flops, "curve": [asdict(epoch) for epoch in outcome.curve] or None}
         figures |= {"chance": _chance(tested), "test_images": len(tested)}
-        absent = {name: outcome.reason or "not measured" for name in FIGURES if (record | figures)[name] is None}
+        record |= figures
+        absent = {name: outcome.reason or why for name, why in ABSENT.items() if record[name] is None}
         if flops and flops["operator"] is None:
             absent["flops"] = "the operator states no cost"
-        return record | figures | {"absent": record["absent"] | absent}
+        if "elsewhere" in absent and not self.split.elsewhere:
+            absent["elsewhere"] = "the data have no larger images"
+        return record | {"absent": absent | record["absent"]}
 
     def _learned(self, point: Point, trained: Trained, *, shows: bool) -> Record:
         """How alike the kernels of the trained model are, and those of the same one before; where `shows`, what it learned is kept."""

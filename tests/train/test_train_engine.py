@@ -100,7 +100,7 @@ def test_a_record_is_whole(journal: Journal) -> None:
         assert record["kernel_similarity"]["images"] > 0
         assert 0.1 <= record["chance"] < 0.2
         assert (record["model"]["mlp_hidden"], record["tokens"], record["searched"]) == (8, 16, 0)
-        assert record["absent"] == {}
+        assert record["absent"] == {"elsewhere": "the data have no larger images"}
     assert (journal.run / "patterns" / f"{lisa['cell']}.npz").exists()
 
 
@@ -108,7 +108,8 @@ def test_record_names_its_environment_and_what_is_absent(journal: Journal, own_o
     (record,) = run(planned(f"{own_operators}:Plain"), journal).records
     assert record["status"] == "ok"
     assert record["flops"] == {"analytic": None, "operator": None}
-    assert record["absent"] == {"flops": "the operator states no cost"}
+    assert record["absent"]["flops"] == "the operator states no cost"
+    assert set(record["absent"]) == {"flops", "elsewhere", "kernel_similarity"}
     assert set(read_environments(journal.run)) == {record["environment"]}
 
 
