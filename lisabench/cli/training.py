@@ -97,10 +97,8 @@ class Watch(Bar):
         share = float(progress.epoch) if isinstance(progress, Epoch) else progress.epoch - 1 + progress.share
         if isinstance(progress, Epoch):
             self.accuracy = f" · {'top-1 ' if self.wide else ''}{100 * progress.top1:.1f}%"
-        words = (
-            f"epoch {progress.epoch} of {point.epochs} · loss {progress.loss:.3f}{self.accuracy} · {progress.images_per_s:,.0f} images/s"
-        )
-        self.update(description=f"{self.name} · {words}", advance=share - self.share)
+        words = f"{self.name} · {self._epoch(progress.epoch)} · loss {progress.loss:.3f}{self.accuracy}"
+        self.update(description=f"{words} · {progress.images_per_s:,.0f} images/s" if self.wide else words, advance=share - self.share)
         self.share = share
 
     def _epoch(self, number: int) -> str:
