@@ -98,9 +98,11 @@ class Option:
                 return text.lower() == "true"
             if kind in ("int", "float"):
                 try:
-                    return int(text) if kind == "int" else float(text)
+                    number = int(text) if kind == "int" else float(text)
                 except ValueError:
                     continue
+                if math.isfinite(number):  # a record cannot state another
+                    return number
             if kind == "str":
                 return text
         raise InputError(f"option {self.name} got {text!r}; valid is {self.annotation}")

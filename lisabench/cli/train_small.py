@@ -145,7 +145,7 @@ def _plan(asked: dict[str, Any]) -> dict[str, Any]:
     from lisabench.train.augment import KINDS
     from lisabench.train.match import MATCHES
     from lisabench.train.plan import head, match, stated_model, stated_operators, stated_recipe, varied
-    from lisabench.train.team import own_device
+    from lisabench.train.team import started_by_torchrun
     from lisabench.train.vit import SIZES
 
     for name, valid in (("size", SIZES), ("match", MATCHES), ("augment", KINDS), ("dtype", DTYPES)):
@@ -157,7 +157,11 @@ def _plan(asked: dict[str, Any]) -> dict[str, Any]:
     named = [op for op, _ in resolve_operators(ops, None, [])]
     operators = stated_operators(varied(resolved, named, asked.get("vary", [])))
     images = catalogue.find(asked.get("data", DATA), patch=asked.get("patch"), image_size=asked.get("image_size"))
-    device = own_device(resolve_device(asked.get("device", DEVICE)))
+    device = resolve_device(asked.get("device", DEVICE))
+    if started_by_torchrun() and device.startswith("cuda"):
+        if ":" in asked.get("device", ""):
+            raise InputError(f"--device got {asked['device']}; with torchrun each process takes a GPU of its own: give --device cuda")
+        device = "cuda"
     plan = head(
         command=["lisabench", *sys.argv[1:]],
         baseline=next((key for key, stated in operators.items() if stated["op"] == baseline), None),
@@ -184,7 +188,7 @@ def _plan(asked: dict[str, Any]) -> dict[str, Any]:
 def _seeds(text: str) -> list[int]:
     """A count or a comma list as seeds, each once."""
     parts = text.removesuffix(",").split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 20 for part in parts):
         raise InputError(f"--seeds got {text!r}; valid: a count such as 3, or a list of whole numbers such as 0,1,2 (7, for one)")
     found = [int(part) for part in parts]
     if "," not in text:

@@ -36,11 +36,12 @@ def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float
     with _opened(out, plan, resume=resume) if leads else nullcontext() as journal:
         if journal and journal.dropped_torn_line and not quiet:
             _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
-        together = team.join(plan["device"])
+        device = team.own_device(plan["device"])
+        together = team.join(device)
         try:
             # A user's operator may print: on stdout only results may stand.
             with Watch(as_json=as_json and leads, quiet=quiet or not leads) as watch, redirect_stdout(sys.stderr):
-                trainer = Trainer(split=split, device=plan["device"], observer=watch, journal=journal, team=together, deadline=deadline)
+                trainer = Trainer(split=split, device=device, observer=watch, journal=journal, team=together, deadline=deadline)
                 statuses = run_plan(plan, trainer)
         except BaseException as stop:
             if journal:
@@ -53,7 +54,11 @@ def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float
         return
     from lisabench.cli import accuracy
 
-    accuracy.show([out], as_json=as_json, quiet=quiet)
+    try:
+        accuracy.show([out], as_json=as_json, quiet=quiet)
+    except BaseException as stop:
+        stop.add_note(f"stopped: all trainings are kept; show and draw them with: lisabench report {out}")
+        raise
     if statuses["skipped"] and not quiet:
         _say(f"{statuses['skipped']} trainings are missing; go on with: lisabench train-small --resume --out {out}")
 

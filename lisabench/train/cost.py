@@ -13,7 +13,7 @@ from lisabench.measure.latency import Limits, Rounds, no_collection, sample_roun
 from lisabench.measure.memory import bytes_of, trace_call
 from lisabench.measure.samplers import Sampler, sampler_for
 from lisabench.train.data import Split
-from lisabench.train.loop import DTYPES
+from lisabench.train.loop import DTYPES, runnable
 from lisabench.train.point import Point
 
 BATCH = 32
@@ -59,11 +59,11 @@ def _latencies(samplers: Mapping[str, Sampler]) -> dict[str, Figures]:
 
 
 def _forward(point: Point, split: Split, device: str) -> tuple[Callable[[], Tensor], int]:
-    """The call that is measured, and the bytes of the model's parameters and buffers."""
+    """The call that is measured, and the bytes of the model's parameters."""
     torch.manual_seed(point.seed)
     model = point.model().to(device).eval()
-    size = bytes_of([*model.parameters(), *model.buffers()])
-    run = torch.compile(model) if point.compiled else model
+    size = bytes_of(model.parameters())
+    run = runnable(model, compiled=point.compiled)
     some = split.test.images[torch.arange(BATCH) % len(split.test)].to(device)
     images = split.standardised(some)
 

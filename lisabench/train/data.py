@@ -48,14 +48,13 @@ class Split:
         mean, deviation = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (self.mean, self.deviation))
         return (images.float() / 255 - mean) / deviation
 
-    def held_out(self) -> tuple[Part, Part]:
-        """The training images without a fifth of each class, and that fifth: what a search trains on and decides on."""
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Places of the training images without a fifth of each class, and of that fifth: what a search trains on and decides on."""
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(HELD_OUT_SEED))
         order = order[torch.argsort(self.train.labels[order], stable=True)]  # class by class, at random within a class
         held = torch.zeros(len(order), dtype=torch.bool)
         held[order[::HELD_OUT_EVERY]] = True
-        kept, out = (Part(images=self.train.images[chosen], labels=self.train.labels[chosen]) for chosen in (~held, held))
-        return kept, out
+        return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,22 +17,18 @@ from lisabench import registry
 from lisabench.journal import BUDGET, SCHEMA, Journal, Record, now
 from lisabench.measure.environment import environment, environment_hash
 from lisabench.train import checkpoint, cost, kernels
-from lisabench.train.data import Part, Split
-from lisabench.train.loop import Trained, Within, train
-from lisabench.train.plan import Plan, points_of, trials_of
+from lisabench.train.data import Split
+from lisabench.train.loop import FailedInTeamError, Trained, Within, train
+from lisabench.train.plan import Plan, point_of, points_of, trials_of
 from lisabench.train.point import Epoch, Outcome, Point, Recipe
 from lisabench.train.search import best_recipe
 from lisabench.train.team import Team
-from lisabench.train.vit import layer_workload, operator_flops, other_flops
+from lisabench.train.vit import ViT, layer_workload, operator_flops, other_flops
 
 PATTERNS = "patterns"
 SHOWN_IMAGES = 32
-ABSENT = dict.fromkeys(("parameters", "flops", "top1", "loss", "curve", "throughput_images_per_s", "seconds"), "not measured") | {
-    "latency_s": "not measured for a trial of a search",
-    "memory_bytes": "not measured for a trial of a search",
-    "elsewhere": "the operator's parameters belong to one grid",
-    "kernel_similarity": "the operator has no kernel that gives again what it mixes, or too many tokens",
-}
+TRAINED = ("parameters", "flops", "top1", "loss", "elsewhere", "curve", "throughput_images_per_s", "seconds")
+FIGURES = (*TRAINED, "latency_s", "memory_bytes", "kernel_similarity")
 
 
 class Observer(Protocol):
@@ -63,86 +59,106 @@ class Trainer:
         self.settled: dict[str, Record] = self.team.told(self.journal.settled if self.journal else None)
         self.run: Path = self.team.told(self.journal.run if self.journal else None)
         self.longest: dict[str, float] = {}
+        for torn in (self.run / checkpoint.CHECKPOINTS).glob(".*.tmp") if self.journal else ():  # of a process that was killed
+            torn.unlink(missing_ok=True)
 
     def bring(self, key: str, point: Point, *, searched: int = 0, costs: Mapping[str, Any] | None = None, shows: bool = False) -> Record:
         """The record of this training, which is trained where it is not settled. `shows`: what it learned is kept for figures."""
         record = self.settled.get(point.key)
         if record is None:
             self.observer.started(key, point)
-            trained = self.team.told(self._refused(point) or self._over_budget(key)) or self._trained(point)
             record = _blank(point, self.device, searched) | dict(costs or {})
+            try:
+                trained = self.team.told(self._refused(point) or self._over_budget(key, point)) or self._trained(point)
+            except FailedInTeamError as failed:
+                self._keep(self._filled(record, point, Trained(outcome=failed.outcome)))
+                raise
             if trained.model is not None and not point.validating and self.team.leads:
-                record |= self._learned(point, trained, shows=shows)
+                learned = self._learned(point, trained.model, shows=shows)
+                record |= learned | {"absent": record["absent"] | learned.get("absent", {})}
             record = self._filled(record, point, trained)
-            if self.journal:
-                if trained.outcome.status not in ("unsupported",):
-                    record["environment"] = environment_hash(self.environment)
-                    self.journal.add_environment(record["environment"], self.environment)
-                self.journal.append(record)
+            self._keep(record)
+            if self.team.leads and record["status"] != "skipped":
+                self._checkpoint(point).unlink(missing_ok=True)  # not before the record stands
+                with contextlib.suppress(OSError):  # another training's stands there, or none ever did
+                    self._checkpoint(point).parent.rmdir()
         if record["status"] == "ok" and not point.validating:
             self.longest[key] = max(record["seconds"], self.longest.get(key, 0.0))
         self.observer.finished(point, record)
         return record
 
+    def _keep(self, record: Record) -> None:
+        if self.journal:
+            if record["status"] != "unsupported":
+                record["environment"] = environment_hash(self.environment)
+                self.journal.add_environment(record["environment"], self.environment)
+            self.journal.append(record)
+
+    def _checkpoint(self, point: Point) -> Path:
+        return self.run / checkpoint.CHECKPOINTS / f"{point.key}.pt"
+
     def _trained(self, point: Point) -> Trained:
-        kept_at = self.run / checkpoint.CHECKPOINTS / f"{point.key}.pt"
         deadline = None if self.deadline == math.inf else self.deadline
-        training = train(point, self.split, device=self.device, deadline=deadline, kept_at=kept_at, team=self.team)
+        training = train(point, self.split, device=self.device, deadline=deadline, kept_at=self._checkpoint(point), team=self.team)
         try:
             while True:
                 self.observer.trained(point, next(training))
         except StopIteration as end:
             trained: Trained = end.value
-        if self.team.leads and trained.outcome.status != "skipped":
-            if trained.model is not None and not point.validating:
-                checkpoint.save(self.run / checkpoint.WEIGHTS / f"{point.key}.pt", point.key, {"model": trained.model.state_dict()})
-            kept_at.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # another training's stands there
-                kept_at.parent.rmdir()
+        if trained.model is not None and not point.validating and self.team.leads:
+            checkpoint.save(self.run / checkpoint.WEIGHTS / f"{point.key}.pt", point.key, {"model": trained.model.state_dict()})
         return trained
 
     def _refused(self, point: Point) -> Trained | None:
         """What comes of a point that its operator cannot do."""
-        why = registry.load(point.op).refuses(layer_workload(point.size, point.images.grid), **point.options)
+        try:
+            why = registry.load(point.op).refuses(layer_workload(point.size, point.images.grid), **point.options)
+        except Exception as error:  # an operator may be the user's own
+            return Trained(outcome=Outcome(status="error", reason=f"refuses raised {type(error).__name__}: {error}"))
         return Trained(outcome=Outcome(status="unsupported", reason=why)) if why else None
 
-    def _over_budget(self, key: str) -> Trained | None:
+    def _over_budget(self, key: str, point: Point) -> Trained | None:
         """What comes of a point for which no time is left, by the longest that the operator took with another seed."""
         left, expected = self.deadline - time.monotonic(), self.longest.get(key, 0.0)
-        if 0 < left >= expected:
+        if left > 0 and (left >= expected or self._checkpoint(point).exists()):
             return None
         why = "its seconds are used up" if left <= 0 else f"another seed took {expected:.1f} s and {left:.1f} s are left"
         return Trained(outcome=Outcome(status="skipped", reason=f"{BUDGET}: {why}; a larger --budget"))
 
     def _filled(self, record: Record, point: Point, trained: Trained) -> Record:
         """The record with its figures; `flops` are analytic, forward, an image."""
-        outcome = trained.outcome
-        flops = None
+        outcome, flops, absent = trained.outcome, None, {}
         if trained.model is not None:
-            operators = operator_flops(trained.model)
+            try:
+                operators = operator_flops(trained.model)
+            except Exception as error:  # a user's own formula
+                operators, absent = None, {"flops": f"the operator's cost raised {type(error).__name__}: {error}"}
             flops = {"analytic": None if operators is None else operators + other_flops(trained.model), "operator": operators}
-        tested = self.split.held_out()[1] if point.validating else self.split.test
-        figures = asdict(outcome) | {"flops": flops, "curve": [asdict(epoch) for epoch in outcome.curve] or None}
-        figures |= {"chance": _chance(tested), "test_images": len(tested)}
-        record |= figures
-        absent = {name: outcome.reason or why for name, why in ABSENT.items() if record[name] is None}
-        if flops and flops["operator"] is None:
-            absent["flops"] = "the operator states no cost"
-        if "elsewhere" in absent and not self.split.elsewhere:
-            absent["elsewhere"] = "the data have no larger images"
-        return record | {"absent": absent | record["absent"]}
+            absent = absent or ({"flops": "the operator states no cost"} if operators is None else {})
+        labels = self.split.train.labels[self.split.held_out()[1]] if point.validating else self.split.test.labels
+        figures = {name: value for name, value in asdict(outcome).items() if name != "absent"}
+        record |= figures | {"flops": flops, "curve": [asdict(epoch) for epoch in outcome.curve] or None}
+        record |= {"chance": float(labels.bincount().max() / len(labels)), "test_images": len(labels)}
+        why = outcome.reason or ("not asked of a trial of a search" if point.validating else "not measured")
+        absent = {name: why for name in FIGURES if record[name] is None} | absent
+        return record | {"absent": absent | record["absent"] | outcome.absent}
 
-    def _learned(self, point: Point, trained: Trained, *, shows: bool) -> Record:
+    def _learned(self, point: Point, model: ViT, *, shows: bool) -> Record:
         """How alike the kernels of the trained model are, and those of the same one before; where `shows`, what it learned is kept."""
-        assert trained.model is not None
-        images = self.split.standardised(self.split.test.images[:SHOWN_IMAGES].to(self.device))
-        found = kernels.learned(trained.model, images, op=point.op, options=point.options, seed=point.seed)
+        some = torch.linspace(0, len(self.split.test) - 1, min(len(self.split.test), SHOWN_IMAGES)).long()
+        images = self.split.standardised(self.split.test.images[some].to(self.device))
+        try:
+            found = kernels.learned(model, images, op=point.op, options=point.options, seed=point.seed)
+            torch.manual_seed(point.seed)
+            before = (kernels.model_similarity(point.model().to(self.device), images) if found.similarity else None) or {}
+        except Exception as error:  # an operator may be the user's own
+            return {"absent": {"kernel_similarity": f"asking for its kernel raised {type(error).__name__}: {error}"}}
         if shows and (found.kernel_patterns is not None or found.rows is not None):
             found.save(self.run / PATTERNS / f"{point.key}.npz")
         if found.similarity is None:
-            return {"kernel_similarity": None}
-        torch.manual_seed(point.seed)
-        before = kernels.model_similarity(point.model().to(self.device), images) or {}
+            return {
+                "absent": {"kernel_similarity": "the operator has no kernel that gives again what it mixes, or there are too many tokens"}
+            }
         untrained = {f"untrained_{name}": value for name, value in before.items() if name != "images"}
         return {"kernel_similarity": found.similarity | untrained}
 
@@ -151,19 +167,28 @@ def run_plan(plan: Plan, trainer: Trainer) -> Counter[str]:
     """Brings every training of the plan that is not settled into the journal; how many have which status now."""
     trials, points = trials_of(plan), points_of(plan)
     trainer.observer.planned(sum(point.epochs for _, point in [*trials, *points] if point.key not in trainer.settled))
+    costs = _costs(plan, trainer, [*trials, *points])
     found: dict[str, list[Record]] = {key: [] for key in plan["operators"]}
     for key, point in trials:
         found[key].append(trainer.bring(key, point, searched=plan["search"]))
     recipes = {key: best_recipe(Recipe(**plan["recipe"]), records) for key, records in found.items()}
     unsearched = {key for key, records in found.items() if any(record["status"] == "skipped" for record in records)}
     points = [(key, point) for key, point in points_of(plan, recipes) if key not in unsearched]
-    missing = {key: point for key, point in points if point.key not in trainer.settled}
-    costs = cost.model_costs(missing, trainer.split, trainer.device) if missing and trainer.team.leads else {}
     statuses: Counter[str] = Counter(skipped=len(unsearched) * len(plan["seeds"]))
     for key, point in points:
         shows = point.seed == plan["seeds"][0]
         statuses[trainer.bring(key, point, searched=plan["search"], costs=costs.get(key), shows=shows)["status"]] += 1
     return +statuses
+
+
+def _costs(plan: Plan, trainer: Trainer, wanted: Iterable[tuple[str, Point]]) -> dict[str, Any]:
+    """What the models of the operators cost of which a training is missing, measured side by side; on the leader, while there is time."""
+    missing = {key for key, point in wanted if point.key not in trainer.settled}
+    if not trainer.team.leads or time.monotonic() > trainer.deadline:
+        return {}
+    return cost.model_costs(
+        {key: point_of(plan, key, plan["seeds"][0]) for key in plan["operators"] if key in missing}, trainer.split, trainer.device
+    )
 
 
 def _blank(point: Point, device: str, searched: int) -> Record:
@@ -197,8 +222,3 @@ def _blank(point: Point, device: str, searched: int) -> Record:
         "started_at": now(),
         "absent": {},
     }
-
-
-def _chance(tested: Part) -> float:
-    """The accuracy of a guess that is always the commonest class."""
-    return float(tested.labels.bincount().max() / len(tested))

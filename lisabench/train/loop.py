@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lisabench import registry
 from lisabench.errors import LisaBenchError
 from lisabench.journal import BUDGET
 from lisabench.train import augment, checkpoint
 from lisabench.train.data import Part, Split
-from lisabench.train.point import Epoch, Outcome, Point, Recipe
+from lisabench.train.optimisation import parameter_groups, rate
+from lisabench.train.point import Epoch, Outcome, Point
 from lisabench.train.team import Team
 from lisabench.train.vit import ViT, branch_shares, parameter_count
 
 EVALUATION_BATCH = 256
 TOLD_EVERY_S = 0.5
+RECOMPILES = 256  # all models share one forward: torch's own limit of 8 would let later operators run uncompiled, in silence
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,52 +73,67 @@ def train(
     except LisaBenchError:
         raise
     except (Exception, SystemExit) as error:  # an operator may be the user's own
-        if team.size > 1:  # the others wait for this process: it has to end
-            raise LisaBenchError(f"process {team.rank} of {team.size}: {point.op}: {type(error).__name__}: {_first_line(error)}") from error
+        words = _first_line(error)
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            return Trained(outcome=Outcome(status="oom", reason=_first_line(error)))
-        return Trained(outcome=Outcome(status="error", reason=f"{type(error).__name__}: {_first_line(error)}"))
+            outcome = Outcome(status="oom", reason=words)
+        else:
+            outcome = Outcome(status="error", reason=f"{type(error).__name__}: {words}")
+        if team.size > 1:  # the others wait for this process: it has to end, and they with it
+            raise FailedInTeamError(f"{point.op} failed in process {team.rank} of {team.size}: {outcome.reason}", outcome) from error
+        return Trained(outcome=outcome)
+
+
+class FailedInTeamError(LisaBenchError):
+    """A training failed in one of several processes; `outcome` is what its record says."""
+
+    def __init__(self, message: str, outcome: Outcome) -> None:
+        super().__init__(f"{message}; the others are stopped too, --resume goes on behind it")
+        self.outcome = outcome
 
 
 def _train(
     point: Point, split: Split, device: str, until: float, kept_at: Path | None, team: Team
 ) -> Generator[Epoch | Within, None, Trained]:
     training = Training(point, split, device, team)
-    if kept_at is not None and (kept := checkpoint.load(kept_at, point.key)) is not None:
+    kept = team.told(checkpoint.load(kept_at, point.key) if kept_at is not None and team.leads else None)
+    if kept is not None:
         training.load_state(kept)
     started, before, fastest = time.monotonic(), training.seconds, math.inf
 
-    def ended(status: str, **more: Any) -> Trained:
+    def ended(status: str, **more: Any) -> Outcome:
         parameters, curve = parameter_count(training.model), tuple(training.curve)
-        return Trained(outcome=Outcome(status=status, parameters=parameters, curve=curve, seconds=training.seconds, **more))
+        return Outcome(status=status, parameters=parameters, curve=curve, seconds=training.seconds, **more)
 
     for number in range(len(training.curve) + 1, point.epochs + 1):
         began = time.monotonic()
         loss = yield from training.epoch(number, until)
         stepping = time.monotonic() - began
         if loss is None:
-            return ended("skipped", reason=f"{BUDGET}: cut off within epoch {number} of {point.epochs}; a larger --budget")
-        if not math.isfinite(loss):
-            return ended("error", reason=f"diverged at epoch {number}: loss is not finite")
-        top1, training.stepping = training.accuracy(training.tested), training.stepping + stepping
-        training.curve.append(Epoch(epoch=number, loss=loss, top1=top1, images_per_s=len(training.train) / stepping))
+            return Trained(outcome=ended("skipped", reason=f"{BUDGET}: cut off within epoch {number} of {point.epochs}; a larger --budget"))
+        what = "loss" if not math.isfinite(loss) else "weights" if not training.is_finite() else ""
+        if what:
+            return Trained(
+                outcome=ended("error", reason=f"diverged at epoch {number}: {what} is not finite".replace("weights is", "weights are"))
+            )
+        training.curve.append(
+            Epoch(epoch=number, loss=loss, top1=training.accuracy(training.tested), images_per_s=len(training.places) / stepping)
+        )
         training.seconds = before + time.monotonic() - started
         if kept_at is not None and team.leads:
             checkpoint.save(kept_at, point.key, training.state())
         yield training.curve[-1]
         fastest = min(fastest, time.monotonic() - began)
-        if team.told(number < point.epochs and fastest * (point.epochs - number) > until - time.monotonic()):
+        # With a checkpoint each epoch counts: it is gone on with.
+        if kept_at is None and team.told(number < point.epochs and fastest * (point.epochs - number) > until - time.monotonic()):
             reason = f"{BUDGET}: ended after epoch {number} of {point.epochs}, the others do not fit; a larger --budget"
-            return ended("skipped", reason=reason)
+            return Trained(outcome=ended("skipped", reason=reason))
     last = training.curve[-1]
-    found = ended(
-        "ok",
-        top1=last.top1,
-        loss=last.loss,
-        elsewhere=training.elsewhere(),
-        throughput_images_per_s=point.epochs * len(training.train) / training.stepping,
-    )
-    return Trained(outcome=found.outcome, model=training.tested_model)
+    elsewhere, why = training.elsewhere()
+    warm = training.curve[1:] or training.curve  # a first epoch warms up, and compiles
+    throughput = len(warm) / sum(1 / epoch.images_per_s for epoch in warm)
+    absent = {"elsewhere": why} if why else {}
+    outcome = ended("ok", top1=last.top1, loss=last.loss, elsewhere=elsewhere, throughput_images_per_s=throughput, absent=absent)
+    return Trained(outcome=outcome, model=training.tested_model)
 
 
 class Training:
@@ -126,16 +144,25 @@ class Training:
         self.point, self.recipe, self.device, self.team = point, point.recipe, device, team
         self.model = point.model().to(device)  # weights are drawn on the CPU, so that a seed means the same on every device
         self.averaged = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.recipe.ema)) if self.recipe.ema else None
-        self.parallel = team.wrapped(self.model)
-        self.run: Callable[..., Tensor] = torch.compile(self.parallel) if point.compiled else self.parallel
-        self.train, self.tested = (_moved(part, device) for part in (split.held_out() if point.validating else (split.train, split.test)))
+        self.parallel = team.wrapped(self.model, whole=point.op in registry.built_in())
+        if point.compiled:
+            torch._dynamo.reset()  # what was compiled for other operators
+        self.run = runnable(self.parallel, compiled=point.compiled)
         self.split = split
+        self.places = torch.arange(len(split.train))
+        tested = split.test
+        if point.validating:
+            self.places, held = split.held_out()
+            tested = Part(images=split.train.images[held], labels=split.train.labels[held])
+        self.train, self.tested = (Part(images=part.images.to(device), labels=part.labels.to(device)) for part in (split.train, tested))
         self.random = torch.Generator().manual_seed(point.seed)
         fused = device.startswith("cuda") or device == "cpu"
-        self.optimizer = torch.optim.AdamW(_groups(self.model, self.recipe.weight_decay), lr=self.recipe.learning_rate, fused=fused)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.learning_rate, fused=fused
+        )
         self.scaler = torch.amp.GradScaler(device.partition(":")[0], enabled=point.dtype == "fp16")
-        self.steps = point.epochs * math.ceil(len(self.train) / self.recipe.batch)
-        self.step, self.seconds, self.stepping = 0, 0.0, 0.0
+        self.steps = point.epochs * math.ceil(len(self.places) / self.recipe.batch)
+        self.step, self.seconds = 0, 0.0
         self.curve: list[Epoch] = []
 
     @property
@@ -149,7 +176,7 @@ class Training:
         """Trains on each image once, in random order: the mean loss, or None where time.monotonic() passed `until`."""
         self.model.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)  # read seldom: a GPU is not waited for at each step
-        order = torch.randperm(len(self.train), generator=self.random)
+        order = self.places[torch.randperm(len(self.places), generator=self.random)]
         began = told = time.monotonic()
         done = 0
         for chosen in order.split(self.recipe.batch):
@@ -198,7 +225,7 @@ class Training:
     def accuracy(self, part: Part, model: ViT | None = None) -> float:
         """The share of the images whose class is found; each process looks at its part of them."""
         self.tested_model.eval()
-        whole = model or (self.run if self.point.compiled and self.averaged is None else self.tested_model)
+        whole = (model.eval() if model else None) or (self.run if self.point.compiled and self.averaged is None else self.tested_model)
         own, counted = self.team.part(len(part))
         found = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in zip(part.images[own].split(EVALUATION_BATCH), part.labels[own].split(EVALUATION_BATCH), strict=True):
@@ -206,18 +233,24 @@ class Training:
                 found += (whole(self.split.standardised(images)).argmax(-1) == labels).sum() * (counted > 0)
         return float(self.team.total(found)) / len(part)
 
-    def elsewhere(self) -> dict[str, float] | None:
-        """The accuracies on larger images; None where there are none or the operator cannot be brought to their grid."""
-        if self.point.validating:
-            return None
+    def elsewhere(self) -> tuple[dict[str, float] | None, str]:
+        """The accuracies on larger images; or None, and why."""
+        if not self.split.elsewhere or self.point.validating:
+            return None, "the data have no larger images" if not self.point.validating else ""
         found = {}
-        for name, part in self.split.elsewhere.items():
-            try:
+        try:
+            for name, part in self.split.elsewhere.items():
                 wider = self.tested_model.at_grid(self.point.images.grid_of(*part.images.shape[2:]))
-            except ValueError:
-                return None
-            found[name] = self.accuracy(_moved(part, self.device), wider)
-        return found or None
+                found[name] = self.accuracy(Part(images=part.images.to(self.device), labels=part.labels.to(self.device)), wider)
+        except Exception as error:  # no reason to lose what was trained
+            if self.team.size > 1 and not isinstance(error, ValueError):
+                raise
+            return None, str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {_first_line(error)}"
+        return found, ""
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(parameter.isfinite().all()) for parameter in self.tested_model.parameters())
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on."""
@@ -234,7 +267,6 @@ class Training:
                 "random_global": torch.get_rng_state(),
                 "step": self.step,
                 "seconds": self.seconds,
-                "stepping": self.stepping,
                 "curve": [asdict(epoch) for epoch in self.curve],
             }
         )
@@ -250,27 +282,16 @@ class Training:
         torch.set_rng_state(state["random_global"])
         if "random_gpu" in state:
             torch.cuda.set_rng_state(state["random_gpu"], self.device)
-        self.step, self.seconds, self.stepping = state["step"], state["seconds"], state["stepping"]
+        self.step, self.seconds = state["step"], state["seconds"]
         self.curve = [Epoch(**epoch) for epoch in state["curve"]]
 
 
-def rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of a step, the first being 0."""
-    warmup = max(1, round(recipe.warmup * steps))
-    rising = (step + 1) / warmup
-    falling = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
-    return recipe.learning_rate * min(rising, falling)
-
-
-def _moved(part: Part, device: str) -> Part:
-    return Part(images=part.images.to(device), labels=part.labels.to(device))
-
-
-def _groups(model: ViT, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights and tables decay; biases, norms and positions do not."""
-    decaying = [p for p in model.parameters() if p.ndim > 1 and p is not model.positions]
-    others = [p for p in model.parameters() if p.ndim <= 1 or p is model.positions]
-    return [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+def runnable(model: nn.Module, *, compiled: bool) -> Callable[..., Tensor]:
+    """The model to call, compiled or as it is."""
+    if compiled:
+        torch._dynamo.config.recompile_limit = RECOMPILES
+        torch._dynamo.config.accumulated_recompile_limit = max(RECOMPILES, torch._dynamo.config.accumulated_recompile_limit)
+    return torch.compile(model) if compiled else model
 
 
 def _first_line(error: BaseException) -> str:

@@ -72,8 +72,8 @@ def varied(
 
 def stated_recipe(images: DataSet, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The plan's `recipe`: what was asked for, over the data's ways and the defaults."""
-    names = [field.name for field in fields(Recipe)]
-    return asdict(Recipe(**({"augment": images.augment, "batch": images.batch} | {name: asked[name] for name in names if name in asked})))
+    told: dict[str, Any] = {field.name: asked[field.name] for field in fields(Recipe) if field.name in asked}
+    return asdict(Recipe(**({"augment": images.augment, "batch": images.batch} | told)))
 
 
 def stated_model(size: str, *, positions: bool) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def check(plan: Plan) -> None:
             continue
         try:
             point_of(plan, key, 0, mlp_hidden=1).model()
-        except ValueError as error:
-            raise InputError(f"operator {stated['op']}: {error}; see `lisabench ops {stated['op']}`") from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise InputError(f"operator {stated['op']}: {str(error).splitlines()[0]}; see `lisabench ops {stated['op']}`") from error
 
 
 def match(plan: Plan) -> None:

@@ -98,7 +98,8 @@ class Outcome:
     """What came of a training: `top1` is that of the last epoch, not of the best, so that nothing is chosen on the test images.
 
     `loss` is the last epoch's mean training loss (label smoothing in it); `elsewhere` the accuracies on larger images, by their size;
-    `seconds` are those of the whole training, evaluations among them; `throughput_images_per_s` is of the training steps alone.
+    `seconds` are those of the whole training, evaluations among them; `throughput_images_per_s` is of the training
+    steps alone, without the first epoch's where there are more. `absent`: why a figure could not be had.
     """
 
     status: str
@@ -110,3 +111,4 @@ class Outcome:
     curve: tuple[Epoch, ...] = ()
     throughput_images_per_s: float | None = None
     seconds: float | None = None
+    absent: dict[str, str] = field(default_factory=dict)

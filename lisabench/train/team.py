@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+from lisabench.errors import UnavailableError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,9 @@ class Team:
         end = begin + share + (self.rank < rest)
         return (slice(begin, end), end - begin) if end > begin else (slice(0, 1), 0)
 
-    def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model with gradients that are averaged over the processes."""
-        return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+    def wrapped(self, model: nn.Module, *, whole: bool) -> nn.Module:
+        """The model with gradients that are averaged over the processes; `whole`: each parameter is known to have one."""
+        return nn.parallel.DistributedDataParallel(model, find_unused_parameters=not whole) if self.size > 1 else model
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of it over the processes, in each of them."""
@@ -65,7 +68,7 @@ def started_by_torchrun() -> bool:
 
 
 def is_leader() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
+    return not started_by_torchrun() or os.environ.get("RANK") == "0"
 
 
 def join(device: str) -> Team:
@@ -74,10 +77,22 @@ def join(device: str) -> Team:
         return Team()
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # The others wait while the leader measures all models.
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(hours=2))
     return Team(rank=distributed.get_rank(), size=distributed.get_world_size())
 
 
 def own_device(device: str) -> str:
-    """The GPU of this process among those on its machine, where the devices are GPUs."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if started_by_torchrun() and device.startswith("cuda") else device
+    """The GPU of this process among those on its machine, where the devices are GPUs.
+
+    Raises:
+        UnavailableError: torchrun started more processes here than there are GPUs.
+    """
+    if not started_by_torchrun() or not device.startswith("cuda"):
+        return device
+    place, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if place >= count:
+        raise UnavailableError(
+            f"torchrun started process {place + 1} on this machine, which has {count} GPUs; give --nproc-per-node {count}"
+        )
+    return f"cuda:{place}"

@@ -194,6 +194,8 @@ def test_interrupt_keeps_what_is_done(own_operators: Path, tmp_path: Path) -> No
         (["--op", "lisaa"], "did you mean 'lisa'"),
         (["--op-option", "colour=red"], "colour"),
         (["--op-option", "lisa.patterns=0"], "patterns must be 1 or more"),
+        (["--op-option", "lisa.patterns=1000000000000"], "operator lisa: "),
+        (["--seeds", "9" * 5000], "--seeds got"),
         (["--baseline", "softmacs"], "did you mean 'softmax'"),
         (["--baseline", "softmax", "--no-baseline"], "--no-baseline"),
         (["--budget", "-1"], "--budget got -1"),

@@ -6,6 +6,7 @@ import gc
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,35 @@ def test_a_deadline_that_will_not_be_kept_ends_early(monkeypatch: pytest.MonkeyP
     assert found.outcome.reason == "budget: ended after epoch 1 of 100, the others do not fit; a larger --budget"
     assert len(seen) == 1
     assert next(clock) < 50
+
+
+def test_with_a_checkpoint_no_second_of_a_budget_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(clock)))
+    found, seen = trained(point(epochs=100), deadline=200.0, kept_at=tmp_path / "kept.pt")
+    assert found.outcome.status == "skipped"
+    assert found.outcome.reason is not None
+    assert found.outcome.reason.startswith("budget: cut off within epoch")
+    assert len(seen) > 5
+
+
+def test_weights_that_are_no_numbers_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of the last step is from before it."""
+    monkeypatch.setattr(loop.Training, "is_finite", lambda training: training.step < 8)
+    found, seen = trained(point())
+    assert (found.outcome.status, found.outcome.reason) == ("error", "diverged at epoch 2: weights are not finite")
+    assert len(seen) == 1
+
+
+def test_what_an_operator_raises_on_larger_images_costs_it_that_figure_alone(tmp_path: Path) -> None:
+    (tmp_path / "square.py").write_text(
+        "from torch import nn\n\n\nclass Square(nn.Module):\n    def forward(self, x):\n        assert x.shape[1] == 16, 'no such size'\n        return x\n"
+    )
+    whole = few()
+    larger = Part(images=torch.nn.functional.pad(whole.test.images, (0, 4, 0, 2)), labels=whole.test.labels)
+    split = Split(train=whole.train, test=whole.test, elsewhere={"10 x 12": larger})
+    found = trained(point(f"{tmp_path / 'square.py'}:Square", epochs=1), split)[0].outcome
+    assert (found.status, found.elsewhere, found.absent) == ("ok", None, {"elsewhere": "AssertionError: no such size"})
 
 
 def test_what_an_operator_raises_is_an_outcome(own_operators: Any) -> None:

@@ -13,7 +13,8 @@ import torch
 from conftest import records
 from training import digits, point
 
-from lisabench.train.team import Team
+from lisabench.errors import UnavailableError
+from lisabench.train.team import Team, is_leader, own_device
 from lisabench.train.vit import MICRO
 
 ARGS = ("train-small", "--op", "lisa", "--baseline", "softmax", "--patch", "2", "--epochs", "2", "--seeds", "1", "--batch", "50")
@@ -28,6 +29,17 @@ def test_parts_are_the_whole(samples: int, size: int) -> None:
     assert counted == list(range(samples))
     assert sum(count for _, count in parts) == samples
     assert all(list(range(samples))[own] for own, _ in parts)
+
+
+def test_who_leads_and_on_which_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (is_leader(), own_device("cuda:1")) == (True, "cuda:1")
+    for name, value in (("WORLD_SIZE", "4"), ("RANK", "3"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert (is_leader(), own_device("cuda"), own_device("cpu")) == (False, "cuda:1", "cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UnavailableError, match="this machine, which has 2 GPUs; give --nproc-per-node 2"):
+        own_device("cuda")
 
 
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import torch
 from training import TINY, few
 
 from lisabench import registry
-from lisabench.errors import InputError
+from lisabench.errors import InputError, RunError
 from lisabench.journal import Journal, Record, read_environments
 from lisabench.train import cost, engine, plan
 from lisabench.train.engine import Trainer, run_plan
-from lisabench.train.loop import Within
+from lisabench.train.loop import Training, Within
 from lisabench.train.point import Epoch, Point, Recipe
+from lisabench.train.team import Team
 
 
 class Log:
@@ -111,6 +112,50 @@ def test_record_names_its_environment_and_what_is_absent(journal: Journal, own_o
     assert record["absent"]["flops"] == "the operator states no cost"
     assert set(record["absent"]) == {"flops", "elsewhere", "kernel_similarity"}
     assert set(read_environments(journal.run)) == {record["environment"]}
+
+
+def test_a_trained_operator_is_kept_whatever_its_other_parts_raise(journal: Journal, tmp_path: Path) -> None:
+    """Its kernel cannot be asked for, its cost raises: the training stands, with the reasons."""
+    (tmp_path / "odd.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Odd(nn.Module):\n"
+        "    def __init__(self, dim, num_heads, grid):\n"
+        "        super().__init__()\n"
+        "        self.linear, self.unused = nn.Linear(dim, dim), nn.Linear(dim, dim)\n\n"
+        "    def prepare(self, x, mask):\n"
+        "        return (x,)\n\n"
+        "    def mix(self, x):\n"
+        "        return x\n\n"
+        "    def forward(self, x):\n"
+        "        return self.linear(x)\n"
+    )
+    (record,) = run(planned(f"{tmp_path / 'odd.py'}:Odd"), journal).records
+    assert record["status"] == "ok"
+    assert "raised TypeError" in record["absent"]["kernel_similarity"]
+
+
+def test_a_checkpoint_goes_when_its_record_stands(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(record: Record) -> None:
+        raise RunError("no space")
+
+    monkeypatch.setattr(journal, "append", full)
+    with pytest.raises(RunError):
+        run(planned(), journal)
+    assert len(list((journal.run / "checkpoints").iterdir())) == 1
+    monkeypatch.undo()
+    (journal.run / "checkpoints" / ".torn.pt.1.tmp").write_text("left by a kill")
+    log = run(planned(), journal)
+    assert (log.trained_epochs, log.records[0]["status"]) == (0, "ok")  # its only epoch was kept
+    assert not (journal.run / "checkpoints").exists()
+
+
+def test_an_unfinished_training_goes_on_even_if_another_seed_took_longer_than_is_left(journal: Journal) -> None:
+    run(planned(), journal)
+    journal.records[0]["seconds"] = 1e6
+    what = planned(seeds=[0, 1])
+    (_, _), (_, second) = plan.points_of(what)
+    engine.checkpoint.save(journal.run / "checkpoints" / f"{second.key}.pt", second.key, Training(second, few(64), "cpu", Team()).state())
+    assert run(what, journal, deadline=time.monotonic() + 1e5).records[1]["status"] == "ok"
 
 
 def test_the_search_decides_the_recipe_and_is_kept(journal: Journal) -> None:
