@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: scale test gpu lint types format clean
+.PHONY: scale test slow gpu lint types format clean
 
 scale: $(INSTALLED)
 	$(BIN)/lisabench scale --op lisa $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+# Those that take over ten seconds each: programs that are killed, compilers, several processes.
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 # On a machine with an NVIDIA GPU, and with the Python that has torch and lisabench there: no .venv, nothing is fetched.
 # Without a GPU the program says so and exits 3, of which make, as of every failure, makes 2.

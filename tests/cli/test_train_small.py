@@ -131,6 +131,7 @@ def test_operators_of_the_user_that_fail_are_records(program: Callable[..., Done
     assert "Traceback" not in done.err
 
 
+@pytest.mark.slow
 def test_killed_then_resumed_gives_the_weights_of_a_whole_run(program: Callable[..., Done], tmp_path: Path) -> None:
     """A real process, really killed, within a training: bit for bit on a CPU."""
     args = [*QUICK[:-1], "4", "--op", "lisa", "--no-baseline", "--seeds", "1", "--ema", "0.9", "--drop-path", "0.1", "--patch", "4"]

@@ -42,6 +42,7 @@ def test_who_leads_and_on_which_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         own_device("cuda")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "lisabench"]
