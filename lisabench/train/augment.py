@@ -71,11 +71,6 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     return _moved(images, boxes, flips) if draws.whole else _sampled(images, boxes, flips)
 
 
-def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """The images (B, C, H, W) changed at random: a draw of their number, applied."""
-    return apply(images, draw(kind, len(images), images.shape[2], images.shape[3], generator))
-
-
 def _shifts(samples: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Boxes (B, 4) as large as the image, off by up to 1/8 of each side, all whole shifts alike in likelihood.
 

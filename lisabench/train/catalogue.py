@@ -18,18 +18,26 @@ def names() -> list[str]:
     return ["digits", *structures.names()]
 
 
-@lru_cache(maxsize=8)
 def find(name: str, *, patch: int | None = None, image_size: int | None = None) -> DataSet:
     """The data set of that name, cut into patches of so many pixels a side; None for what the set usually has.
 
-    `name`: one of `names()`, a folder of images by class, a Parquet file or a folder of them, or `hub:NAME`. `image_size`: what images
-    from a disk or the hub are brought to.
+    `name`: one of `names()`, a folder of images by class, a Parquet file or a folder of them, or `hub:NAME`. A path becomes the set's name
+    in full, so that it is found again from another folder. `image_size`: what images from a disk or the hub are brought to.
 
     Raises:
         InputError: there is none of that name, or its images do not fit patch or size.
         UnavailableError: an optional part or the network is not there.
     """
-    found = _find(name, patch, image_size)
+    if name not in names() and not name.startswith(HUB):
+        if not (name and Path(name).exists()):
+            raise unknown("--data", name, names(), more="; or a folder of images by class, a Parquet file, hub:NAME")
+        name = str(Path(name).resolve())
+    return _find(name, patch, image_size)
+
+
+@lru_cache(maxsize=8)
+def _find(name: str, patch: int | None, image_size: int | None) -> DataSet:
+    found = _by_kind(name, patch, image_size)
     if found.patch < 1 or found.patch > min(found.height, found.width):
         raise InputError(
             f"--patch got {found.patch}; the images of {name} are {found.height} x {found.width}: valid: 1 to their shorter side"
@@ -39,12 +47,10 @@ def find(name: str, *, patch: int | None = None, image_size: int | None = None) 
     return found
 
 
-def _find(name: str, patch: int | None, image_size: int | None) -> DataSet:
+def _by_kind(name: str, patch: int | None, image_size: int | None) -> DataSet:
     from lisabench.train import structures
 
     if name not in names():
-        if not name.startswith(HUB) and not (name and Path(name).exists()):
-            raise unknown("--data", name, names(), more="; or a folder of images by class, a Parquet file, hub:NAME")
         from lisabench.train import images
 
         return images.find(name, patch=patch, image_size=image_size)

@@ -61,7 +61,8 @@ class Split:
 class DataSet:
     """An image set as a model sees it, `patch` pixels square a token; `read` gives the same split each time.
 
-    `epochs`, `batch` and `augment`: what a training takes where the user says nothing. `digest`: a hash of what the set holds, for a user's own images; None for a set that is a part of lisabench.
+    `epochs`, `batch` and `augment`: what a training takes where the user says nothing. `digest`: a hash by which a change of a user's own
+    images is seen; None for a set that is a part of lisabench.
     """
 
     name: str

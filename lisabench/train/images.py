@@ -25,14 +25,14 @@ from lisabench.train.stored import HUB, TESTS, TRAIN, Encoded, Named, Stored, fi
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
     from torch import Tensor
 
     Array: TypeAlias = NDArray[np.uint8]
 
 TEST_SHARE = 0.2
 FEWEST = 5  # of a class, where a fifth of it is to be the test part
-SPLIT_SEED = 0
+SPLIT_SEED, ORDER_SEED = 0, 0
 SMALL, USUAL = 64, 224
 AT_ONCE = 256  # images decoded before the next are asked for
 
@@ -41,7 +41,8 @@ def find(name: str, *, patch: int | None = None, image_size: int | None = None) 
     """The data set of a folder, a Parquet file, a folder of Parquet files, or `hub:NAME` or `hub:NAME:CONFIG`.
 
     Images become squares of `image_size` pixels: by default what they are, where a look at some finds equal squares of up to 64 pixels,
-    or else 224. `patch`: by default the divisor of that which is nearest to 4, above 64 pixels to 16.
+    or else 224. `patch`: by default the divisor of that which is nearest to 4, above 64 pixels to 16. Test images stand in an order drawn
+    once and for all, so that the first of them are not of one class.
 
     Raises:
         InputError: these are no images that one can train on, or too many for the memory.
@@ -66,9 +67,11 @@ def find(name: str, *, patch: int | None = None, image_size: int | None = None) 
     cut = patch or _nearest_divisor(side, 4 if small else 16)
 
     def read() -> Split:
-        made = [_part(part, classes, side=side, channels=channels, patch=cut) for part in (train, test)]
-        mean, deviation = _brightness(made[0].images)
-        return Split(train=made[0], test=made[1], mean=mean, deviation=deviation)
+        as_stored, mixed = range(len(train.labels)), torch.randperm(len(test.labels), generator=torch.Generator().manual_seed(ORDER_SEED))
+        made = _part(train, classes, as_stored, side=side, channels=channels, patch=cut)
+        mean, deviation = _brightness(made.images)
+        tested = _part(test, classes, mixed.tolist(), side=side, channels=channels, patch=cut)
+        return Split(train=made, test=tested, mean=mean, deviation=deviation)
 
     return DataSet(
         name=name,
@@ -91,7 +94,7 @@ def _divided(name: str, parts: Mapping[str, Callable[[], Stored]]) -> tuple[Stor
         raise InputError(f"{name} has the parts {', '.join(parts)}; valid: one called train, and one called test or validation if any")
     train = parts[chosen]()
     tests = (parts[part]() for part in TESTS if part in parts)
-    test = next((found for found in tests if not found.labels or not all(map(_hidden, found.labels))), None)
+    test = next((found for found in tests if not found.labels or any(label is not None for label in found.labels)), None)
     _refuse_without_classes(f"{name}, its train part" if test else name, train)
     if test:
         _refuse_without_classes(f"{name}, its test part", test)
@@ -118,16 +121,12 @@ def _divided(name: str, parts: Mapping[str, Callable[[], Stored]]) -> tuple[Stor
 def _refuse_without_classes(where: str, found: Stored) -> None:
     if not found.labels:
         raise InputError(f"{where}: there are no images in it; valid: images of two classes or more")
-    if (row := next((row for row, label in enumerate(found.labels) if _hidden(label)), None)) is not None:
-        raise InputError(f"{where}: row {row} has no class; valid: a class in each row, or in none of a test part")
-
-
-def _hidden(label: Any) -> bool:
-    return label is None or label == -1  # sets of the hub write -1 where the classes of a test part are kept back
+    if None in found.labels:
+        raise InputError(f"{where}: row {found.labels.index(None)} has no class; valid: a class in each row, or in none of a test part")
 
 
 @contextmanager
-def _opened(name: str, picture: Encoded | None) -> Iterator[Image]:
+def _opened(name: str, picture: Encoded | None) -> Iterator[ImageFile]:
     """The picture, its header read.
 
     Raises:
@@ -164,7 +163,8 @@ def _nearest_divisor(side: int, to: int) -> int:
 
 
 def _refuse_too_many(name: str, count: int, channels: int, side: int) -> None:
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's: each process keeps all images
+    # Torchrun's: each process keeps all images. The first asks for all of them; one that comes later, when others have theirs, for its own.
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
     taken, free = count * channels * side * side * processes, psutil.virtual_memory().available
     if taken > free:
         each = f" in each of {processes} processes" if processes > 1 else ""
@@ -172,20 +172,21 @@ def _refuse_too_many(name: str, count: int, channels: int, side: int) -> None:
         raise InputError(f"{name}: {what}, and {units.size_in_bytes(free)} are free; valid: what fits, such as a smaller --image-size")
 
 
-def _part(stored: Stored, classes: Sequence[Any], *, side: int, channels: int, patch: int) -> Part:
-    """Its images decoded, uint8, and the place of each one's class among the classes."""
+def _part(stored: Stored, classes: Sequence[Any], places: Sequence[int], *, side: int, channels: int, patch: int) -> Part:
+    """Its images decoded, uint8, and the number of each one's class among the classes; row i comes to stand at places[i]."""
     images = np.empty((len(stored.labels), channels, side, side), dtype=np.uint8)
 
     def place(numbered: tuple[int, Named]) -> None:
         row, (name, picture) = numbered
-        images[row] = _square(name, picture, side, channels, patch)
+        images[places[row]] = _square(name, picture, side, channels, patch)
 
     waiting = enumerate(stored.pictures())
     with _quiet_pillow(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while some := list(islice(waiting, AT_ONCE)):
             deque(pool.map(place, some), maxlen=0)
-    places = {label: place for place, label in enumerate(classes)}
-    return Part(images=torch.from_numpy(images), labels=torch.tensor([places[label] for label in stored.labels]))
+    numbers, labels = {label: number for number, label in enumerate(classes)}, torch.empty(len(places), dtype=torch.int64)
+    labels[list(places)] = torch.tensor([numbers[label] for label in stored.labels])
+    return Part(images=torch.from_numpy(images), labels=labels)
 
 
 def _square(name: str, picture: Encoded | None, side: int, channels: int, patch: int) -> Array:
@@ -195,14 +196,28 @@ def _square(name: str, picture: Encoded | None, side: int, channels: int, patch:
     with _opened(name, picture) as image:
         if min(image.size) < patch:
             raise InputError(f"{name} has {image.width} x {image.height} pixels; valid: at least a patch, {patch} x {patch} (--patch)")
-        if image.mode.startswith(("I", "F")):
-            raise InputError(f"{name} has over 8 bits a channel (mode {image.mode}); valid: 8; convert it")
+        if _deep(image):
+            raise InputError(f"{name} has over 8 bits a channel; valid: 8; convert it")
         image.draft(None, (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size, still twice of what is wanted
         upright = ImageOps.exif_transpose(image)
         if upright.has_transparency_data:
             upright = upright.convert("RGBA")  # a palette's transparency is dropped too
         fitted = ImageOps.fit(upright.convert("L" if channels == 1 else "RGB"), (side, side), Image.Resampling.BICUBIC)
         return np.asarray(fitted).reshape(side, side, channels).transpose(2, 0, 1)
+
+
+def _deep(image: ImageFile) -> bool:
+    """Whether over 8 bits a channel are stored: grey in a mode of its own; colours Pillow cuts to 8 bits and says nothing."""
+    from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+
+    if image.mode.startswith(("I", "F")):
+        return True
+    if isinstance(image, TiffImageFile):
+        return bool(max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8)
+    stored = image.tile[0][3] if image.tile else None  # how the pixels are read: "RGB;16B" of a PNG; of a PPM ("RGB", its largest value)
+    if image.format == "PPM" and isinstance(stored, tuple):
+        return int(stored[1]) > 255
+    return image.format == "PNG" and ";16" in str(stored)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ LABELS = ("label", "labels", "fine_label", "class", "classes", "target", "catego
 HUB_TIMEOUT_S = 3.0
 LOOKED_AT = 64  # images, for the size and the channels of a set
 AT_ONCE = 256  # rows that are read before the next are asked for
+HASHED = 256 * 2**20  # bytes of a set, at most
 
 Encoded: TypeAlias = bytes | Path
 Named: TypeAlias = tuple[str, Encoded | None]  # a picture with what a message calls it
@@ -57,8 +58,8 @@ class Stored:
 
 
 def folder(path: Path) -> tuple[Parts, str]:
-    """The parts of a folder, of images by class or of Parquet files, and a hash of what it holds."""
-    if files := sorted({*path.glob("*.parquet"), *path.glob("data/*.parquet")}):
+    """The parts of a folder, of images by class or of Parquet files, its own or else those of its folder `data`; and its digest."""
+    if files := sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet")):
         return parquet_files(_by_part(files))
     inside = _folders(path)
     parts = {found.name.casefold(): found for found in inside if found.name.casefold() in TRAIN + TESTS and _folders(found)}
@@ -70,8 +71,8 @@ def folder(path: Path) -> tuple[Parts, str]:
     listed = {part: _by_class(folder) for part, folder in parts.items()}
     if not any(listed.values()):
         raise InputError(f"{path} holds no images; valid: a folder for each class with images ({' '.join(ENDINGS)}), or Parquet files")
-    sizes = [(str(file.relative_to(path)), file.stat().st_size) for pairs in listed.values() for _, file in pairs]
-    return {part: partial(_stored_files, pairs) for part, pairs in listed.items()}, _digest(sizes)
+    named = {str(file.relative_to(path)): file for pairs in listed.values() for _, file in pairs}
+    return {part: partial(_stored_files, pairs) for part, pairs in listed.items()}, _digest_of_files(named)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -95,6 +96,22 @@ def _spread(values: Sequence[Value]) -> Sequence[Value]:
     return values[:: -(-len(values) // LOOKED_AT) or 1]
 
 
+def _digest_of_files(files: Mapping[str, Path]) -> str:
+    """A hash of the names (the keys), sizes and contents of the files, of up to 256 MiB in all.
+
+    Of larger sets it is one of names, sizes and the end of each file: the last 256 MiB / files bytes, a Parquet file's footer among them.
+    A change before the end that keeps the size is not seen then. Times do not count.
+    """
+    sizes = [file.stat().st_size for file in files.values()]
+    most = max(sizes) if sum(sizes) <= HASHED else HASHED // len(sizes)
+    found = []
+    for (name, file), size in zip(files.items(), sizes, strict=True):
+        with file.open("rb") as content:
+            content.seek(max(0, size - most))
+            found.append((name, size, hashlib.file_digest(content, "sha256").hexdigest()))
+    return _digest(found)
+
+
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -111,9 +128,9 @@ def _by_part(files: list[Path]) -> dict[str, list[Path]]:
 
 
 def parquet_files(groups: dict[str, list[Path]]) -> tuple[Parts, str]:
-    """The parts that these files are, and a hash of what they hold."""
-    sizes = [(file.name, file.stat().st_size) for files in groups.values() for file in files]
-    return {part: partial(_stored_parquet, files) for part, files in groups.items()}, _digest(sizes)
+    """The parts that these files are, and their digest, without images that stand beside them and are only named in them."""
+    named = {file.name: file for files in groups.values() for file in files}
+    return {part: partial(_stored_parquet, files) for part, files in groups.items()}, _digest_of_files(named)
 
 
 def _stored_parquet(files: list[Path]) -> Stored:
@@ -183,7 +200,7 @@ def _columns(where: str, features: Features) -> tuple[str, str]:
 
 
 def hub_set(name: str) -> tuple[Parts, str]:
-    """The parts of a set of the hub, downloaded or kept, and a hash of what it holds."""
+    """The parts of a set of the hub, downloaded or kept, and a hash of its name, configuration and version, not of its images."""
     import datasets
 
     repository, _, config = name.removeprefix(HUB).partition(":")
@@ -208,7 +225,9 @@ def _stored_hub(where: str, table: Any) -> Stored:
         for batch in table.select_columns([column]).with_format("arrow").iter(AT_ONCE):
             yield where, batch.column(column).to_pylist()
 
-    return _stored_table(where, table.features, batches, Path())
+    found = _stored_table(where, table.features, batches, Path())
+    # Sets of the hub write -1 where the classes of a test part are kept back.
+    return replace(found, labels=[None if label == -1 else label for label in found.labels])
 
 
 def _unreachable(name: str, repository: str) -> str | None:

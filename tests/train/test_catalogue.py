@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +47,30 @@ def test_unknown_name(given: str) -> None:
 def test_what_does_not_fit(settings: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
         catalogue.find("digits", **settings)
+
+
+def test_a_path_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for place in ("here", "there"):
+        for label in "ab":
+            (tmp_path / place / "photos" / label).mkdir(parents=True)
+            for number in range(5):
+                shade = np.full((8, 8), 100 * (place == "there") + number, np.uint8)
+                image.fromarray(shade).save(tmp_path / place / "photos" / label / f"{number}.png")
+    found = []
+    for place, given in (("here", "./photos"), ("there", "photos"), ("there/photos", ".")):
+        monkeypatch.chdir(tmp_path / place)
+        found.append(catalogue.find(given))
+    assert [one.name for one in found] == [f"{tmp_path}/{place}/photos" for place in ("here", "there", "there")]
+    assert found[1] is found[2] is catalogue.find(found[1].name)
+    assert found[0].digest != found[1].digest
+    assert found[0].read().train.images.max() < 100 <= found[1].read().train.images.min()
+
+
+def test_a_built_in_set_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (catalogue.find("digits").name, catalogue.find("digits").classes) == ("digits", 10)
 
 
 def test_patches() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shutil
 import socket
+import struct
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
@@ -99,7 +102,20 @@ def test_a_folder_with_parts(tmp_path: Path, names: tuple[str, str]) -> None:
     folder(tmp_path / names[1] / "", "ab", 2, first=20)
     split = images.find(str(tmp_path)).read()
     assert (seeds_of(split.train), split.train.labels.tolist()) == (list(range(6)), [0] * 3 + [1] * 3)
-    assert (seeds_of(split.test), split.test.labels.tolist()) == ([20, 21, 22, 23], [0, 0, 1, 1])
+    assert dict(zip(seeds_of(split.test), split.test.labels.tolist(), strict=True)) == {20: 0, 21: 0, 22: 1, 23: 1}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_first_test_images_are_of_all_classes(tmp_path: Path, whole: bool) -> None:
+    if whole:
+        folder(tmp_path / "train", "abcd", 1, first=90)
+    classes, first = "abcd", 0 if whole else 100
+    folder(tmp_path / "test" if whole else tmp_path, classes, 20 if whole else 100, first=first)
+    found = images.find(str(tmp_path)).read().test
+    assert found.labels[:16].unique().tolist() == [0, 1, 2, 3]
+    assert found.labels.bincount().tolist() == [20] * 4
+    assert [(seed - first) // (20 if whole else 100) for seed in seeds_of(found, 500)] == found.labels.tolist()
+    assert torch.equal(images.find(str(tmp_path)).read().test.images, found.images)
 
 
 def test_a_test_part_without_classes_gives_way_to_the_validation_part(tmp_path: Path) -> None:
@@ -107,7 +123,7 @@ def test_a_test_part_without_classes_gives_way_to_the_validation_part(tmp_path: 
     folder(tmp_path / "val", each=2, first=20)
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "0.png").write_bytes(png(pixels(0)))
-    assert seeds_of(images.find(str(tmp_path)).read().test) == [20, 21, 22, 23]
+    assert sorted(seeds_of(images.find(str(tmp_path)).read().test)) == [20, 21, 22, 23]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -199,10 +215,39 @@ def test_a_folder_of_parquet_files(tmp_path: Path, below: str) -> None:
     table(tmp_path / below / "train-00000-of-00002.parquet", [0, 1])
     table(tmp_path / below / "train-00001-of-00002.parquet", [1, 0], first=2)
     table(tmp_path / below / "validation-00000-of-00001.parquet", [1, 0], first=10)
-    table(tmp_path / below / "test-00000-of-00001.parquet", [-1, -1], first=20)
+    table(tmp_path / below / "test-00000-of-00001.parquet", arrow.array([None, None], arrow.int64()), first=20)
     split = images.find(str(tmp_path)).read()
     assert (seeds_of(split.train), split.train.labels.tolist()) == ([0, 1, 2, 3], [0, 1, 1, 0])
-    assert (seeds_of(split.test), split.test.labels.tolist()) == ([10, 11], [1, 0])
+    assert sorted(zip(seeds_of(split.test), split.test.labels.tolist(), strict=True)) == [(10, 1), (11, 0)]
+
+
+def test_parquet_files_in_a_folder_and_in_its_data_count_once(tmp_path: Path) -> None:
+    table(tmp_path / "train.parquet", [0, 1] * 5)
+    table(tmp_path / "data" / "train.parquet", [0, 1] * 5)
+    split = images.find(str(tmp_path)).read()
+    assert sorted(seeds_of(split.train) + seeds_of(split.test)) == list(range(10))
+
+
+def test_minus_one_is_a_class_of_a_file(tmp_path: Path) -> None:
+    split = images.find(str(table(tmp_path / "all.parquet", [-1, 1] * 5))).read()
+    assert [seed % 2 for seed in seeds_of(split.train)] == split.train.labels.tolist()
+    table(tmp_path / "parts" / "train.parquet", [0, 1])
+    table(tmp_path / "parts" / "test.parquet", [-1, -1])
+    assert "train alone has 0, 1 and test alone has -1; valid: the same classes" in told(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("label", [datasets.ClassLabel(names=["dog", "cat"]), datasets.Value("int64")])
+def test_minus_one_is_kept_back_in_sets_of_the_hub(label: Any) -> None:
+    features = datasets.Features({"img": datasets.Image(), "label": label})
+    rows = {"img": [{"bytes": png(pixels(0)), "path": None}] * 2, "label": [-1, -1]}
+    assert stored._stored_hub("hub:x", datasets.Dataset.from_dict(rows, features=features)).labels == [None, None]
+
+
+def test_a_copy_of_a_set_whose_test_part_is_kept_back(tmp_path: Path) -> None:
+    written_by_datasets(tmp_path / "train.parquet")
+    written_by_datasets(tmp_path / "validation.parquet", 4, 20)
+    written_by_datasets(tmp_path / "test.parquet", 4, 30, hidden=True)
+    assert sorted(seeds_of(images.find(str(tmp_path)).read().test)) == [20, 21, 22, 23]
 
 
 def features_of_the_hub() -> datasets.Features:
@@ -211,9 +256,9 @@ def features_of_the_hub() -> datasets.Features:
     )
 
 
-def written_by_datasets(path: Path, count: int = 10, first: int = 0) -> Path:
+def written_by_datasets(path: Path, count: int = 10, first: int = 0, *, hidden: bool = False) -> Path:
     kept = [{"bytes": png(pixels(first + row)), "path": None} for row in range(count)]
-    rows = {"img": kept, "fine_label": [row % 2 for row in range(count)], "id": list(range(count))}
+    rows = {"img": kept, "fine_label": [-1 if hidden else row % 2 for row in range(count)], "id": list(range(count))}
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(arrow.table(rows, schema=features_of_the_hub().arrow_schema), path)
     return path
@@ -227,8 +272,29 @@ def test_features_that_datasets_wrote_tell_the_columns(tmp_path: Path) -> None:
 def test_digest_is_of_what_the_set_holds(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "one"), folder(tmp_path / "two")
     assert images.find(str(one)).digest == images.find(str(two)).digest is not None
-    (two / "a" / "0.png").write_bytes(png(pixels(0)) + b"more")
+    file = two / "a" / "0.png"
+    os.utime(file, (0, 0))
+    assert images.find(str(one)).digest == images.find(str(two)).digest
+    content = file.read_bytes()
+    file.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])  # of the same size
     assert images.find(str(one)).digest != images.find(str(two)).digest
+    file.write_bytes(content)
+    file.rename(two / "a" / "other.png")
+    assert images.find(str(one)).digest != images.find(str(two)).digest
+
+
+@pytest.mark.parametrize(("changed", "seen"), [(-1, True), (-100, True), (-101, False), (0, False)])
+def test_of_a_large_set_the_ends_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: int, seen: bool) -> None:
+    monkeypatch.setattr(stored, "HASHED", 300)
+    files = {name: tmp_path / name for name in "abc"}
+    for file in files.values():
+        file.write_bytes(bytes(1000))
+    before, content = stored._digest_of_files(files), bytearray(1000)
+    content[changed] = 1
+    files["b"].write_bytes(content)
+    assert (stored._digest_of_files(files) != before) == seen
+    files["b"].write_bytes(bytes(1001))
+    assert stored._digest_of_files(files) != before
 
 
 # What is refused.
@@ -285,7 +351,44 @@ def test_an_image_smaller_than_a_patch(tmp_path: Path) -> None:
 def test_sixteen_bits(tmp_path: Path) -> None:
     folder(tmp_path)
     Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(tmp_path / "a" / "deep.png")
-    assert f"{tmp_path}/a/deep.png has over 8 bits a channel (mode I;16); valid: 8" in told(tmp_path)
+    assert told(tmp_path) == f"{tmp_path}/a/deep.png has over 8 bits a channel; valid: 8; convert it"
+
+
+def deep_png(kind: int, bits: int) -> bytes:
+    """A PNG of 8 x 8 pixels, 2: RGB, 4: grey and alpha, 6: RGBA, 3: one of a palette."""
+    width = {2: 3, 3: 1, 4: 2, 6: 4}[kind] * bits
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, bits, kind, 0, 0, 0), b"PLTE": bytes(3)}
+    chunks |= {b"IDAT": zlib.compress(bytes(8 * (1 + width))), b"IEND": b""}
+    made = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks.items())
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+def tiff(bits: int) -> bytes:
+    """A TIFF of 8 x 8 pixels of three channels, not compressed."""
+    entries = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 3, 122), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 1, 128), (277, 3, 1, 3), (278, 3, 1, 8), (279, 4, 1, 24 * bits)]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(122, b"\0") + struct.pack("<3H", bits, bits, bits) + bytes(24 * bits)
+
+
+@pytest.mark.parametrize(
+    ("ending", "deep", "eight"),
+    [
+        *(("png", deep_png(kind, 16), deep_png(kind, 8)) for kind in (2, 4, 6)),
+        ("tiff", tiff(16), tiff(8)),
+        ("ppm", b"P6 8 8 65535\n" + bytes(384), b"P6 8 8 255\n" + bytes(192)),
+        ("ppm", b"P6 8 8 1023\n" + bytes(384), b"P6 8 8 100\n" + bytes(192)),
+        ("ppm", b"P3 8 8 4000\n" + b"0 " * 192, b"P3 8 8 15\n" + b"0 " * 192),
+        ("pgm", b"P5 8 8 1023\n" + bytes(128), b"P5 8 8 255\n" + bytes(64)),
+        ("png", deep_png(6, 16), deep_png(3, 8)),
+    ],
+)
+def test_sixteen_bits_of_colour(tmp_path: Path, ending: str, deep: bytes, eight: bytes) -> None:
+    file = folder(tmp_path) / "a" / f"other.{ending}"
+    file.write_bytes(eight)
+    images.find(str(tmp_path)).read()
+    file.write_bytes(deep)
+    assert told(tmp_path) == f"{file} has over 8 bits a channel; valid: 8; convert it"
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -335,6 +438,11 @@ def test_what_does_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.Monke
     images.find(str(tmp_path), image_size=most, patch=1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "16")
     assert f"3 x {most} x {most} in each of 16 processes take " in told(tmp_path, image_size=most, patch=1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    images.find(str(tmp_path), image_size=most, patch=1)
+    assert f"{tmp_path}: 10 images of 3 x {side} x {side} take " in told(tmp_path, image_size=side)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert "in each of 16 processes take " in told(tmp_path, image_size=most, patch=1)
 
 
 def test_image_size(tmp_path: Path) -> None:
@@ -418,8 +526,8 @@ def test_a_copy_that_is_kept_is_read_without_network(tmp_path: Path, no_hub: Pat
     capfd.readouterr()
     for name in ("hub:made/here", "hub:made/here:small"):
         split = images.find(name).read()
-        assert (seeds_of(split.train), seeds_of(split.test)) == (list(range(10)), [20, 21, 22, 23])
-        assert split.test.labels.tolist() == [1, 0, 1, 0]
+        assert seeds_of(split.train) == list(range(10))
+        assert sorted(zip(seeds_of(split.test), split.test.labels.tolist(), strict=True)) == [(20, 1), (21, 0), (22, 1), (23, 0)]
     assert capfd.readouterr() == ("", "")
     assert "hub:made/here:large cannot be loaded: Couldn't find cache for made/here" in told("hub:made/here:large")
 
@@ -437,5 +545,6 @@ def test_the_page_names_what_the_code_takes() -> None:
     assert f"of 3 x 32 x 32 take {size_in_bytes(60_000 * 3 * 32 * 32)}" in lines
     assert f"of 3 x 224 x 224 take {size_in_bytes(130_000 * 3 * 224 * 224)}" in lines
     assert (augment.AREA, augment.RATIO, "8% to 100% of the image, 3/4 to 4/3 as wide" in lines) == ((0.08, 1), (3 / 4, 4 / 3), True)
+    assert f"up to {size_in_bytes(stored.HASHED)} of files" in lines
     known = {f"--{name.replace('_', '-')}" for name in inspect.signature(train_small).parameters} | {"--compile", "--nproc-per-node"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", page)) <= known
