@@ -77,6 +77,7 @@ def write_run(
     environment: Mapping[str, Any] = THIS_MACHINE,
     elsewhere: Mapping[str, float] | None = None,
     search: int = 0,
+    warnings: Sequence[str] = (),
     **plan: Any,
 ) -> Run:
     """A run whose operators have these test accuracies, a seed each; a word in place of one is the status of a training that failed."""
@@ -105,6 +106,7 @@ def write_run(
             }
             shared |= {
                 "model": {"mlp_hidden": 96},
+                "tokens": 16,
                 "recipe": recipe,
                 "searched": search,
                 "device": "cpu",
@@ -116,6 +118,7 @@ def write_run(
             else:
                 larger = {size: share * top1 for size, share in elsewhere.items()} if elsewhere else None
                 lines.append(shared | finished(top1, place=place, epochs=epochs, seed=seed) | {"elsewhere": larger})
+                lines[-1]["latency_s"]["warnings"] = list(warnings)
     path.mkdir(parents=True)
     (path / "plan.json").write_text(json.dumps(told))
     (path / "environment.json").write_text(json.dumps({environment["device_name"]: environment}))

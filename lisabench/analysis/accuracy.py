@@ -49,7 +49,8 @@ class Series:
     `label` is unlike all others of the data set. `top1` are the test accuracies of the finished seeds (0 to 1), `failures` how many of
     the others ended how, `curves` the epochs of each finished seed. Costs are None where no finished seed has them: parameters and
     FLOPs an image of the whole model, latency and transient memory of its forward on `latency_batch` images; memory, training images
-    a second and seconds a seed are medians over the seeds, `latency` is with the widest interval that its seeds' intervals span.
+    a second and seconds a seed are medians over the seeds, `latency` is with the widest interval that its seeds' intervals span;
+    `warnings` are what its measurement warns of.
     """
 
     run: Path
@@ -73,6 +74,8 @@ class Series:
     operator_flops: float | None
     latency: Span | None
     latency_batch: int | None
+    warnings: tuple[str, ...]
+    tokens: int | None
     memory: float | None
     throughput: float | None
     seconds: float | None
@@ -247,6 +250,8 @@ def _series(run: Run, key: str) -> Series:
         operator_flops=flops.get("operator"),
         latency=_latency(done),
         latency_batch=_first(done, "latency_batch"),
+        warnings=tuple(dict.fromkeys(told for r in done for told in (r.get("latency_s") or {}).get("warnings", ()))),
+        tokens=_first(done or records, "tokens"),
         memory=_median((record.get("memory_bytes") or {}).get("transient") for record in done),
         throughput=_median(record.get("throughput_images_per_s") for record in done),
         seconds=_median(record.get("seconds") for record in done),

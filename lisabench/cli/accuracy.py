@@ -50,14 +50,20 @@ def _print(tables: Iterable[Sequence[Series]], runs: Sequence[Run]) -> None:
     """A table a data set with its notes; what is to be said of all of them stands at the end."""
     from lisabench.render.accuracy_table import accuracy_table, least_needed, notes
 
-    console, told = results(), [(members, notes(members, runs)) for members in tables]
-    shared = [line for line in told[0][1] if len(told) > 1 and all(line in lines_of for _, lines_of in told)]
-    for members, lines_of in told:
+    console, told = results(), []
+    for members in tables:
+        dropped: Sequence[str] = ()
 
         def draw(omitted: Sequence[str], of: Sequence[Series] = members) -> Table:
+            nonlocal dropped
+            dropped = omitted
             return accuracy_table(of, omitted=omitted)
 
-        console.print(fitting(console, draw, least_needed(members), whole="results.csv"))
+        table = fitting(console, draw, least_needed(members), whole="results.csv")
+        told.append((table, notes(members, runs, omitted=dropped)))  # the last that was drawn is the one that fits
+    shared = [line for line in told[0][1] if len(told) > 1 and all(line in lines_of for _, lines_of in told)]
+    for table, lines_of in told:
+        console.print(table)
         lines(console, *(line for line in lines_of if line not in shared), style="dim")
     lines(console, *shared, style="dim")
 

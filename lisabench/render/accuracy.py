@@ -18,7 +18,7 @@ from lisabench.render.page import save
 from lisabench.render.palette import CVPR_FULL, Style
 from lisabench.render.sweep_latency import SweepLatency, sweep_latency
 from lisabench.render.tradeoff import draw_panels
-from lisabench.render.training_notes import common, not_shown, own_up, seeds_note
+from lisabench.render.training_notes import common, not_shown, own_up, seeds_note, warned
 from lisabench.render.variants import manners
 from lisabench.results import Run
 
@@ -31,7 +31,7 @@ class Cost:
     name: str
     axis: Axis
     of: Callable[[Series], Span | None]
-    note: Callable[[Sequence[Series]], str]
+    note: Callable[[Sequence[Series]], list[str]]
     absent: str = "not known"
 
 
@@ -48,20 +48,26 @@ def _flops(value: float, digits: int) -> str:
     return f"{number} {prefix}FLOP"
 
 
-def _forward(what: str) -> Callable[[Sequence[Series]], str]:
-    def note(series: Sequence[Series]) -> str:
-        batches = sorted({one.latency_batch for one in series if one.latency_batch})
-        on = f" on {' or '.join(map(str, batches))} images" if batches else ""
-        return f"{what} of one forward of the whole model{on}"
+def _forward(series: Sequence[Series]) -> str:
+    batches = sorted({one.latency_batch for one in series if one.latency_batch})
+    on = f" on {' or '.join(map(str, batches))} images" if batches else ""
+    return f"of one forward of the whole model{on}, measured before training"
 
-    return note
+
+def _warned(series: Sequence[Series], warnings: Callable[[Series], Sequence[str]]) -> list[str]:
+    told = warned({f"{one.label} on {one.data}": warnings(one) for one in series})
+    return [told] if told else []
+
+
+def _latency_note(series: Sequence[Series]) -> list[str]:
+    return [f"latency: {_forward(series)}", "horizontal bars: its 95% interval", *_warned(series, lambda one: one.warnings)]
 
 
 COSTS = (
-    Cost("flops", Axis("FLOPs per image, forward", _flops), lambda one: _exactly(one.flops), lambda _: f"FLOPs of the whole model: {FLOPS_NOTE}"),
-    Cost("latency", Axis("Latency of a forward", units.seconds), lambda one: one.latency, _forward("latency: median over the seeds,")),
-    Cost("parameters", Axis("Parameters", _scaled), lambda one: _exactly(one.parameters), lambda _: "parameters of the whole model"),
-    Cost("memory", Axis("Transient memory of a forward", units.size_in_bytes, base=2), lambda one: _exactly(one.memory), _forward("memory: peak above inputs and parameters,")),
+    Cost("flops", Axis("FLOPs per image, forward", _flops), lambda one: _exactly(one.flops), lambda _: [f"FLOPs of the whole model: {FLOPS_NOTE}"]),
+    Cost("latency", Axis("Latency of a forward", units.seconds), lambda one: one.latency, _latency_note),
+    Cost("parameters", Axis("Parameters", _scaled), lambda one: _exactly(one.parameters), lambda _: ["parameters of the whole model"]),
+    Cost("memory", Axis("Transient memory of a forward", units.size_in_bytes, base=2), lambda one: _exactly(one.memory), lambda series: [f"memory: peak above inputs and parameters {_forward(series)}"]),
 )  # fmt: skip
 
 
@@ -72,7 +78,7 @@ def sweep_cost(found: SweepLatency) -> Cost:
         "sweep-latency",
         Axis(f"Latency of the operator at N = {found.tokens:,}", units.seconds),
         found.of,
-        lambda _: note,
+        lambda series: [note, "horizontal bars: its 95% interval", *_warned(series, found.warned)],
         "not in the sweep",
     )
 
@@ -101,16 +107,19 @@ def draw(series: Sequence[Series], cost: Cost, *, style: Style = CVPR_FULL) -> F
     if not panels:
         return None
     return draw_panels(
-        panels, cost.axis, [*_note(series, shown, panels), cost.note(shown), *_left(series, shown, cost), *own_up(series)], style
+        panels,
+        cost.axis,
+        [*_note(series, shown, panels), *cost.note(shown), *_left(series, shown, cost), *own_up(one.op for one in series)],
+        style,
     )
 
 
 def _note(series: Sequence[Series], shown: Sequence[Series], panels: Sequence[Panel]) -> list[str]:
     """What holds for all panels, and how to read the points."""
     parts = [data_name(series[0].data)] if len(by_data(series)) == 1 else []
-    parts += [*common(series), seeds_note(shown)]
+    parts += [*common(series), *seeds_note(shown)]
     if any(len(panel.marks) > 1 for panel in panels):
-        parts.append("grey line: Pareto front")
+        parts.append("grey line: Pareto front of the means")
     if any(shows_chance(panel) for panel in panels):
         parts.append("dotted: always guessing the commonest class")
     if any(is_below(mark, panel) for panel in panels for mark in panel.marks):

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from lisabench import units
 from lisabench.analysis.accuracy import Estimate, Series, baseline_of, data_name, difference, leaders
+from lisabench.journal import Record
 from lisabench.render.curves import SUBJECT
 from lisabench.render.terminal import new_table
+from lisabench.render.training_notes import UNCOVERED, cosine, noise_floor, warned
 from lisabench.results import Run
 
 MEASURED = ("params", "FLOP", "latency", "memory", "images/s", "seeds", "a seed")
 MOST_NAMED = 4  # operators in a line of text
-LEAST_NEEDED = ("a seed", "images/s", "memory", "FLOP", "params", "latency", "seeds")
-"""What a narrow table leaves out first; behind these go the accuracies on larger images and the difference to the baseline."""
+LEAST_NEEDED = ("a seed", "images/s", "memory", "FLOP", "params", "latency")
+"""What a narrow table leaves out first; behind these go the accuracies on larger images, the difference to the baseline, last the seeds."""
 
 
 def least_needed(series: Sequence[Series]) -> list[str]:
     """The columns that a table of these can do without, the first to go first."""
     against = [f"− {label}" for label in _baselines(series)]
-    return [*LEAST_NEEDED, *_sizes(series), *against]
+    return [*LEAST_NEEDED, *_sizes(series), *against, "seeds"]
 
 
 def accuracy_table(series: Sequence[Series], *, omitted: Sequence[str] = ()) -> Table:
@@ -71,7 +73,7 @@ def _figures(one: Series, series: Sequence[Series]) -> dict[str, str]:
         "±": _half(one.accuracy) or "one seed",
         "params": _count(one.parameters),
         "FLOP": units.flops(one.flops),
-        "latency": units.seconds(latency),
+        "latency": units.seconds(latency) + ("*" if one.warnings else ""),
         "memory": units.size_in_bytes(one.memory),
         "images/s": units.MISSING if one.throughput is None else f"{one.throughput:,.0f}",
         "seeds": seeds,
@@ -94,16 +96,18 @@ def _half(found: Estimate, decimals: int = 2) -> str:
     return f"±{above}" if above == below else f"+{above} −{below}"
 
 
-def notes(series: Sequence[Series], runs: Sequence[Run]) -> list[Text]:
+def notes(series: Sequence[Series], runs: Sequence[Run], *, omitted: Sequence[str] = ()) -> list[Text]:
     """What a reader must know beside the table of a data set: how its figures came about, failures with their reasons, how the recipe
-    was chosen, and where an operator is a reconstruction."""
+    was chosen, and where an operator is a reconstruction; nothing of the columns that are omitted."""
     series, runs = list(series), [run for run in runs if any(one.run == run.path for one in series)]
     lines = [
-        _convention(series),
+        _convention(series, omitted),
         *_chance(series),
-        *_recipes(series),
+        *_plain(series),
+        *_recipes(series, runs),
         *_matched(series, runs),
-        *_measured(series),
+        *_measured(series, omitted),
+        *_warned(series, omitted),
         *_similar(series),
         *_failures(series, runs),
     ]
@@ -116,13 +120,17 @@ def notes(series: Sequence[Series], runs: Sequence[Run]) -> list[Text]:
     return [Text(line) for line in [*lines, *(f"{op}: {caveat}" for op, caveat in caveats.items())]]
 
 
-def _convention(series: Sequence[Series]) -> str:
+def _convention(series: Sequence[Series], omitted: Sequence[str]) -> str:
     images = next((one.test_images for one in series if one.test_images), None)
     of = f" of {images:,} test images" if images else ""
     parts = [
-        f"top-1: share{of} after the last epoch, mean over the seeds; ±: its 95% interval (Student's t), no narrower than half an image"
+        f"top-1: share{of} after the last epoch, mean over the seeds; ±: its 95% interval over the seeds (Student's t), no narrower than"
+        f" half an image; {UNCOVERED}"
     ]
-    if _baselines(series):
+    there = [each for one in series for each in (one.accuracy, *(one.elsewhere[size] for size in one.elsewhere if size not in omitted))]
+    if any(each and "−" in _half(each) for each in there):
+        parts.append("+ −: uneven where 0 or 100% cuts it")
+    if _baselines(series) and f"− {_baselines(series)[0]}" not in omitted:
         parts.append(f"− {_baselines(series)[0]}: difference in points with its own 95% interval (Welch's)")
     if leaders(series):
         parts.append("bold: the best, and what that interval does not tell apart from it")
@@ -134,9 +142,10 @@ def _chance(series: Sequence[Series]) -> list[str]:
     return [] if chance is None else [f"always guessing the commonest class: {100 * chance:.1f}%"]
 
 
-def _recipes(series: Sequence[Series]) -> list[str]:
+def _recipes(series: Sequence[Series], runs: Sequence[Run]) -> list[str]:
     """Whether the recipe was searched for, and what it was."""
-    trials = {one.searched for one in series}
+    planned = {run.path: run.plan.get("search") or 0 for run in runs}
+    trials = {one.searched or planned.get(one.run, 0) for one in series}
     if trials == {0}:
         rates = sorted({(one.learning_rate, one.weight_decay) for one in series if one.learning_rate is not None}, key=str)
         told = " or ".join(
@@ -144,13 +153,27 @@ def _recipes(series: Sequence[Series]) -> list[str]:
         )
         same = "all operators had the same recipe" if len(rates) < 2 else "all operators of a run had the same recipe"
         return [f"no search: {same}" + (f" ({told})" if told else "")]
+    ended = {id(one): [r["status"] for r in _own(one, runs, "search")] for one in series}
+    failed = [one for one in series if (own := ended[id(one)]) and len(own) >= planned.get(one.run, 0) and "ok" not in own]
+    unfinished = [one for one in series if not one.searched and len(ended[id(one)]) < planned.get(one.run, 0)]
     found = ", ".join(
         f"{one.label} {one.learning_rate:g} and {one.weight_decay:g}"
         for one in series
-        if one.searched and one.learning_rate is not None and one.weight_decay is not None
+        if one.searched and one not in failed and one.learning_rate is not None and one.weight_decay is not None
     )
-    counted = " or ".join(str(count) for count in sorted(trials))
-    return [f"search: {counted} trials each on held-out training images; learning rate and weight decay found: {found}"]
+    parts = [f"search: {' or '.join(map(str, sorted(trials)))} trials each on held-out training images"]
+    parts += [f"learning rate and weight decay found: {found}"] if found else []
+    parts += [f"every trial of {', '.join(one.label for one in failed)} failed"] if failed else []
+    counts = [f"{one.label} ({len(ended[id(one)])} of {planned[one.run]} trials)" for one in unfinished]
+    return ["; ".join([*parts, *([f"not finished for {', '.join(counts)}"] if counts else [])])]
+
+
+def _own(one: Series, runs: Sequence[Run], kind: str) -> Iterator[Record]:
+    """The records of a kind that belong to a series."""
+    for run in runs:
+        for record in run.records if run.path == one.run else ():
+            if record["kind"] == kind and record["op"] == one.op and record["options"] == one.options:
+                yield record
 
 
 def _matched(series: Sequence[Series], runs: Sequence[Run]) -> list[str]:
@@ -163,28 +186,60 @@ def _matched(series: Sequence[Series], runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _measured(series: Sequence[Series]) -> list[str]:
+def _measured(series: Sequence[Series], omitted: Sequence[str]) -> list[str]:
     """On what latency, memory and speed were measured."""
     parts = []
     batches = sorted({one.latency_batch for one in series if one.latency_batch})
-    if batches:
-        parts.append(f"latency and transient memory: one forward of the whole model on {' or '.join(map(str, batches))} images")
-    if any(one.flops is not None for one in series):
+    there = [words for name, words in (("latency", "latency"), ("memory", "transient memory")) if name not in omitted]
+    if batches and there:
+        on = f"one forward of the whole model on {' or '.join(map(str, batches))} images, measured before training"
+        parts.append(f"{' and '.join(there)}: {on}")
+    if "FLOP" not in omitted and any(one.flops is not None for one in series):
         parts.append("FLOP: whole model, forward, an image")
-    if any(one.throughput is not None for one in series):
+    if "images/s" not in omitted and any(one.throughput is not None for one in series):
         parts.append("images/s: while training")
-    sizes = _sizes(series)
+    sizes = [size for size in _sizes(series) if size not in omitted]
     if sizes:
         parts.append(f"{', '.join(sizes)}: top-1 on images larger than those trained on")
     return ["; ".join(parts)] if parts else []
 
 
+def _warned(series: Sequence[Series], omitted: Sequence[str]) -> list[str]:
+    told = warned({one.label: one.warnings for one in series if one.latency}) if "latency" not in omitted else ""
+    first = next((one.warnings[0] for one in series if one.warnings), "")
+    return [f"* {told}, told in full in results.csv; the first: {first}"] if told else []
+
+
+def _plain(series: Sequence[Series]) -> list[str]:
+    """With what options an operator stands whose variants name only those in which they differ from it."""
+    counted = Counter(one.op for one in series)
+    options = {one.op: one.options for one in series if counted[one.op] > 1 and not one.given and one.options}
+    return [
+        f"{op} where brackets say nothing else: {', '.join(f'{name}={value}' for name, value in known.items())}"
+        for op, known in options.items()
+        if any(one.op == op and one.given for one in series)
+    ]
+
+
+def _telling(known: Sequence[Series]) -> list[Series]:
+    """The few whose kernels are told: the baseline, the subject as it stands, then others, each operator once before its variants."""
+    seen, first = set[str](), set[str]()
+    for one in sorted(known, key=lambda one: (not one.is_baseline, bool(one.given))):
+        first |= {one.label} if one.op not in seen else set()
+        seen.add(one.op)
+
+    def rank(one: Series) -> tuple[bool, bool, bool]:
+        return not one.is_baseline, one.op != SUBJECT or bool(one.given), one.label not in first
+
+    return sorted(known, key=rank)[:MOST_NAMED]
+
+
 def _similar(series: Sequence[Series]) -> list[str]:
-    """How alike the kernels of heads are, after and before training, where that is known; of many operators for the first ones."""
+    """How alike the kernels of heads are, after and before training, where that is known, and how alike chance makes them."""
     known = [one for one in series if one.similarity.get("heads") is not None]
     if not known:
         return []
-    named = known if len(known) <= MOST_NAMED else [one for one in known if one.is_baseline or one.op == SUBJECT][:MOST_NAMED]
+    named = _telling(known)
     images = max(one.similarity.get("images", 0) for one in known)
     of = f" on {images:.0f} test images" if images else ""
     parts = []
@@ -192,26 +247,18 @@ def _similar(series: Sequence[Series]) -> list[str]:
         ("heads", f"mean cosine of the kernels of a layer's heads{of} (1: all alike)"),
         ("heads_absolute", "absolute, without each row's mean"),
     ):
-        told = [
-            f"{one.label} {_cosine(one.similarity.get(ending))} ({_cosine(one.similarity.get(f'untrained_{ending}'))})" for one in named
-        ]
+        told = [f"{one.label} {cosine(one.similarity.get(ending))} ({cosine(one.similarity.get(f'untrained_{ending}'))})" for one in named]
         parts.append(f"{words}: {', '.join(told)}")
-    more = "" if named == known else "; the others' are in results.csv"
-    return [f"{'; '.join(parts)}; in brackets before training{more}"]
-
-
-def _cosine(value: float | None) -> str:
-    return units.MISSING if value is None else f"{round(value, 2) + 0:.2f}".replace("-", "−")  # + 0: no minus before 0.00
+    more = ["the others' are in results.csv"] if len(named) < len(known) else []
+    return ["; ".join([*parts, "in brackets before training", *noise_floor(one.tokens for one in known), *more])]
 
 
 def _failures(series: Sequence[Series], runs: Sequence[Run]) -> list[str]:
     """What did not come to its end, and why; equal reasons in one line."""
     found: Counter[tuple[str, str, str]] = Counter()
     for one in series:
-        for run in runs:
-            for record in run.records if run.path == one.run else ():
-                own = record["kind"] == "accuracy" and record["op"] == one.op and record["options"] == one.options
-                if own and record["status"] != "ok":
-                    found[one.label, record["status"], record["reason"] or ""] += 1
+        for record in _own(one, runs, "accuracy"):
+            if record["status"] != "ok":
+                found[one.label, record["status"], record["reason"] or ""] += 1
     seeds = {count: f"{count} seed{'s' if count > 1 else ''}" for count in found.values()}
     return [f"{label}, {seeds[count]} {status}" + (f": {why}" if why else "") for (label, status, why), count in found.items()]

@@ -13,6 +13,8 @@ from lisabench.render.palette import Font, text_size
 _DISTANCES = (4.5, 6.0, 8.0, 11.0, 15.0, 20.0, 27.0, 36.0, 46.0, 58.0, 72.0)
 _ROUNDS = 3  # orders in which names choose, until all have room
 _PLAINLY_BESIDE = 7.0  # points; a name further off has a line to its point
+_CLEAR = 4.5  # points that a line keeps from foreign points where it must not run through any
+_SAME = 1.0  # points; what is nearer to each other than that is at one place
 
 
 def place_callouts(
@@ -21,16 +23,20 @@ def place_callouts(
     foreign: Sequence[Points],
     texts: Sequence[Box] = (),
     faint: Occupied | None = None,
+    *,
+    strict: bool = False,
 ) -> list[Placed | None]:
     """A place for the name of each point, None where there is no room; those with the least room choose first. `foreign` are the points
     of others, for each: a name that is nearer to one of those than to its own has a line to its own. No line runs through a name, or
-    through one of the `texts` that are there already. What is `faint` is covered only where all else is no better."""
+    through one of the `texts` that are there already. What is `faint` is covered only where all else is no better. Where
+    `strict`, no name has a place from which it could be read as that of another point: no line runs through a foreign point or
+    meets another line, and a name without a line is nearest to its own."""
     options = [[box for box in beside(one.point, text_size(one.name, one.font), _DISTANCES) if occupied.is_free(box)] for one in wanted]
     order = sorted(range(len(wanted)), key=lambda index: (len(options[index]), index))
     best: tuple[list[Placed | None], Occupied] | None = None
     for _ in range(_ROUNDS):
         attempt = occupied.copy()
-        placed = _place_in(order, attempt, wanted, options, foreign, texts, faint)
+        placed = _place_in(order, attempt, wanted, options, foreign, texts, faint, strict)
         if best is None or placed.count(None) < best[0].count(None):
             best = placed, attempt
         if None not in placed:
@@ -60,6 +66,7 @@ def _place_in(
     foreign: Sequence[Points],
     texts: Sequence[Box],
     faint: Occupied | None,
+    strict: bool,
 ) -> list[Placed | None]:
     placed: list[Placed | None] = [None] * len(wanted)
     lines: list[Points] = []
@@ -74,7 +81,11 @@ def _place_in(
             if best is not None and cost >= best[0]:  # a line to it would only cost more
                 continue
             leader = _line_to(one.point, box, foreign[index])
+            if strict and _misleads(one.point, box, leader, foreign[index]):
+                continue
             if leader is not None:
+                if strict and any(_meet(leader, line) for line in lines):
+                    continue
                 cost += 6 + 25 * occupied.share_hit(along(leader)) + 40 * any(_meet(leader, line) for line in lines)
                 cost += 15 * _passed(leader, foreign[index])
             if best is not None and cost >= best[0]:
@@ -161,10 +172,18 @@ def _crosses(path: Points, box: Box) -> bool:
     return bool(((x > box.left) & (x < box.right) & (y > box.bottom) & (y < box.top)).any())
 
 
-def _passed(path: Points, points: Points) -> int:
+def _passed(path: Points, points: Points, *, within: float = 3.5) -> int:
     """How many of the points a line runs through, each of which a reader could take for the one that it leads to."""
     apart = along(path)[:, None] - points[None]
-    return int((np.hypot(apart[..., 0], apart[..., 1]).min(axis=0, initial=np.inf) < 3.5).sum())
+    return int((np.hypot(apart[..., 0], apart[..., 1]).min(axis=0, initial=np.inf) < within).sum())
+
+
+def _misleads(point: tuple[float, float], box: Box, leader: Points | None, foreign: Points) -> bool:
+    """Whether a name at this place could be read as that of a foreign point; one that lies on its own point is no other place."""
+    others = foreign[np.hypot(*(foreign - point).T) > _SAME]
+    if leader is None:
+        return _distance(box, others) < _distance(box, np.array([point]))
+    return _passed(leader, others, within=_CLEAR) > 0
 
 
 def _meet(one: Points, other: Points) -> bool:

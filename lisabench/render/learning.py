@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -16,14 +16,16 @@ from numpy.typing import ArrayLike
 from lisabench.analysis.accuracy import Series, by_data, data_name
 from lisabench.render import families
 from lisabench.render.curves import SUBJECT_WEIGHT, Floats, layer_of
-from lisabench.render.labels import Ending, Occupied, Points, place_names
+from lisabench.render.labels import Ending, Occupied, Placed, Points, place_names
 from lisabench.render.page import CONTEXT, Page, Sign, Ticks, columns_of, marker_of
 from lisabench.render.palette import CVPR_FULL, Look, Style, text_size, wrap
 from lisabench.render.plane import Plane, add_axes, page_of, round_ticks, texts_of, width_of
-from lisabench.render.training_notes import not_shown, own_up
+from lisabench.render.training_notes import common, counted, not_shown, own_up
 from lisabench.render.variants import Manner, manners
 
 _TEXT_GAP = 7.0  # points between a panel and the names on its right
+_SAMPLE = 14.0  # points of a curve's line before its name
+_FEW_ENDS, _FEW_LEADERS = 5, 3  # so many names have lines to the ends of their curves, if need be; more meet in one place
 _PAD = 5.0  # points between the outermost data and the edges of a panel
 _TALLEST = 540.0  # points for all rows together: what a page leaves beside a caption
 _ACCURACIES = (0.999, 0.995, 0.99, 0.98, 0.95, 0.9, 0.8, 0.5, 0.0, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1)  # where ticks can be, by preference
@@ -98,7 +100,7 @@ def figures(series: Sequence[Series], *, style: Style = CVPR_FULL) -> dict[str, 
                 key = families.key(panel.curves)
                 found[name + end] = _draw(
                     _by_family(panel),
-                    [_QUANTITIES["top1" if panel.finest else "loss"], *_note(sets[data], accuracy=panel.finest is not None)],
+                    _note(sets[data], accuracy=panel.finest is not None),
                     style,
                     key,
                 )
@@ -133,23 +135,28 @@ def _mean(seeds: Sequence[Points]) -> Points:
 
 
 def _note(series: Sequence[Series], *, accuracy: bool = True) -> list[str]:
-    lines = "thin: a seed, strong: the mean over seeds" if any(len(one.curves) > 1 for one in series) else "one seed"
+    sets, counts = by_data(series), [len(one.curves) for one in series if one.curves]
+    lines = f"thin: a seed, strong: the mean over {counted(counts)} seeds" if max(counts, default=0) > 1 else "one seed"
     return [
+        *([data_name(next(iter(sets)))] if len(sets) == 1 else []),
+        *common(series),
         lines,
         *(["accuracy by the logarithm of the error"] if accuracy else []),
         *not_shown(series, [one for one in series if not one.curves]),
-        *own_up(series),
+        *own_up(one.op for one in series),
     ]
 
 
 @dataclass(frozen=True)
 class _Measures:
-    """How a figure is cut: panels side by side, their height, and the names as they are written."""
+    """How a figure is cut: panels side by side, their height, the names as they are written, and whether there is room for a piece of
+    its line before each."""
 
     columns: int
     height: float
     names: dict[str, str]
     gutter: float
+    sampled: bool
 
 
 def _measure(panels: Sequence[Panel], style: Style, *, small: bool) -> _Measures:
@@ -161,7 +168,9 @@ def _measure(panels: Sequence[Panel], style: Style, *, small: bool) -> _Measures
     sizes = {label: text_size(name, font) for label, name in names.items()}
     usual = float(np.clip(0.62 * (style.width * 72 - 40) / columns, 110, 150))
     height = max(usual, *(8 + sum(sizes[curve.label][1] for curve in panel.curves) for panel in panels))
-    return _Measures(columns, height, names, _TEXT_GAP + 3 + max(size[0] for size in sizes.values()))
+    sampled = any(len(panel.curves) > _FEW_ENDS for panel in panels)
+    gutter = _TEXT_GAP + 3 + max(size[0] for size in sizes.values()) + (_SAMPLE + 3 if sampled else 0)
+    return _Measures(columns, height, names, gutter, sampled)
 
 
 def _fits(panels: Sequence[Panel], style: Style) -> bool:
@@ -203,7 +212,7 @@ def _draw(panels: Sequence[Panel], note: Sequence[str], style: Style, key: Seque
             style,
             columns=measures.columns,
             tick_width=width_of([text for _, texts in ticks for text in texts], style),
-            named=False,
+            named=bool(key),
             gutter=measures.gutter,
             height=measures.height,
             key=key,
@@ -221,7 +230,10 @@ def _draw(panels: Sequence[Panel], note: Sequence[str], style: Style, key: Seque
 
 def _draw_panel(page: Page, figure: Figure, index: int, panel: Panel, plane: Plane, measures: _Measures, y_ticks: Ticks) -> None:
     ticks = [tick for tick in round_ticks(1, max(plane.x[1], 2), max(2, int(page.across / 20))) if tick == int(tick) and tick > 0]
-    axes = add_axes(page, figure, index, plane, ticks=((ticks, [f"{tick:.0f}" for tick in ticks]), y_ticks), names=("Epoch", ""))
+    name = _QUANTITIES["loss" if panel.finest is None else "top1"].capitalize()
+    axes = add_axes(
+        page, figure, index, plane, ticks=((ticks, [f"{tick:.0f}" for tick in ticks]), y_ticks), names=("Epoch", name if page.small else "")
+    )
     occupied = Occupied(plane.box)
     for curve in panel.others:
         axes.plot(*panel.drawn(curve.mean).T, color=CONTEXT, linewidth=0.5, zorder=1, gid=f"context:{curve.label}")
@@ -237,10 +249,25 @@ def _draw_panel(page: Page, figure: Figure, index: int, panel: Panel, plane: Pla
         x, y = plane.at(*panel.drawn(curve.mean[-1:]).T)[0]
         font = page.style.font(page.style.text - 0.5, weight="bold" if curve.weight == SUBJECT_WEIGHT else "normal")
         endings.append(Ending((float(x), float(y)), measures.names[curve.label], font))
-    for curve, placed in zip(panel.curves, place_names(occupied, endings, [], plane.box.right + _TEXT_GAP), strict=True):
+    names = place_names(occupied, endings, [], plane.box.right + _TEXT_GAP)
+    if measures.sampled and sum(placed.leader is not None for placed in names) > _FEW_LEADERS:
+        names = [_sampled(page, figure, curve, placed, plane.box.right) for curve, placed in zip(panel.curves, names, strict=True)]
+    for curve, placed in zip(panel.curves, names, strict=True):
         page.write(figure, placed, f"series-label:{curve.label}", curve.look.ink)
         if placed.leader is not None:
             page.line(figure, placed.leader, color=curve.look.ink, linewidth=0.35, gid="leader", zorder=1)
+
+
+def _sampled(page: Page, figure: Figure, curve: Curve, placed: Placed, right: float) -> Placed:
+    """The name of a curve with a piece of its line before it in place of a line to its end, which meets those of others there; a name
+    left of `right`, the panel's edge, as it is."""
+    if placed.box.left < right:  # in the panel, by its curve
+        return placed
+    middle, left = (placed.box.bottom + placed.box.top) / 2, placed.box.left
+    line = {"color": curve.look.colour, "linestyle": curve.manner.dashes, "linewidth": curve.weight}
+    page.line(figure, [(left, middle), (left + _SAMPLE, middle)], **line, gid="sample")
+    page.line(figure, [(left + _SAMPLE / 2, middle)], color=curve.look.colour, linestyle="", gid="sample", **marker_of(curve.look, 3.0))
+    return replace(placed, box=replace(placed.box, left=left + _SAMPLE + 3, right=placed.box.right + _SAMPLE + 3), leader=None)
 
 
 def _draw_curve(axes: Axes, panel: Panel, curve: Curve) -> None:

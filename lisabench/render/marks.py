@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,22 +89,48 @@ def cost_limits(panel: Panel, width: float) -> tuple[float, float]:
     return padded(min(costs), max(costs), width, _PAD, least=1.3)
 
 
-def cost_ticks(plane: Plane, axis: Axis, font: Font) -> Ticks:
-    """Round values with as few digits as they have; only as many as have room for their texts."""
-    unit = 1.0 if axis.base == 10 else 1024.0 ** np.floor(np.log(plane.x[0]) / np.log(1024.0))
-    choices = [value_ticks(*plane.x, axis.base, most) for most in (7, 6, 5, 4, 3)]
-    narrow = [[unit * tick for tick in round_ticks(plane.x[0] / unit, plane.x[1] / unit, most)] for most in (6, 5, 4, 3, 2)]
-    for ticks in (*(choice for choice in choices if len(choice) > 2), *narrow):
-        texts = next(texts for digits in (1, 2, 3, 4, 5) if len(set(texts := _texts(ticks, axis, digits))) == len(ticks) or digits == 5)
+def cost_ticks(plane: Plane, axis: Axis, font: Font, reach: float = np.inf) -> Ticks:
+    """Round values of at most three digits, only as many as have room for their texts; a text that would go beyond `reach` on the page
+    is left out."""
+    ticks, texts = list[float](), list[str]()
+    for ticks in _choices(plane, axis):
+        texts = _texts(ticks, axis)
         centres = plane.at(ticks, np.full(len(ticks), plane.y[0]))[:, 0]
         halves = np.array([text_size(text, font)[0] / 2 for text in texts])
-        if (np.diff(centres) > halves[1:] + halves[:-1] + 4).all():
+        texts = [text if centre + half <= reach else "" for text, centre, half in zip(texts, centres, halves, strict=True)]
+        if (np.diff(centres) > halves[1:] + halves[:-1] + 4).all() and any(texts):
             return ticks, texts
     return ticks[-1:], texts[-1:]
 
 
-def _texts(ticks: Sequence[float], axis: Axis, digits: int) -> list[str]:
-    """The ticks with so many digits, or more where one of them has more."""
-    in_units = [tick if axis.base == 10 else tick / 1024.0 ** np.floor(np.log(tick) / np.log(1024.0) + 1e-9) for tick in ticks]
-    needed = next((n for n in range(digits, 6) if all(np.isclose(float(f"{part:.{n}g}"), part, rtol=1e-6) for part in in_units)), 5)
+def _choices(plane: Plane, axis: Axis) -> Iterator[list[float]]:
+    """Sets of ticks, the best first: powers where there are three, else multiples of a power of the base, else of 1, 2 or 5."""
+    low, high = plane.x
+    wide = [value_ticks(low, high, axis.base, most) for most in (7, 6, 5, 4, 3)]
+    multiples = []
+    if axis.base == 2:
+        steps = 2.0 ** np.arange(np.floor(np.log2(low)) - 4, np.log2(high))
+        multiples = [step * np.arange(np.ceil(low / step), np.floor(high / step) + 1) for step in steps]
+        multiples = [ticks.tolist() for ticks in multiples if len(ticks) <= 7]
+    units = [_unit(end, axis) for end in plane.x]
+    rounds = [[unit * tick for tick in round_ticks(low / unit, high / unit, most)] for most in (6, 5, 4, 3, 2) for unit in units]
+    for ticks in [each for each in (*wide, *multiples) if len(each) > 2] + [each for each in (*rounds, *multiples[::-1]) if each]:
+        if all(_is_short(tick / _unit(tick, axis)) for tick in ticks):
+            yield ticks
+
+
+def _unit(value: float, axis: Axis) -> float:
+    """The unit in which a value is told."""
+    base = 1000.0 if axis.base == 10 else 1024.0
+    return float(base ** np.floor(np.log(value) / np.log(base) + 1e-9))
+
+
+def _is_short(value: float, digits: int = 3) -> bool:
+    return bool(value < 1000 and np.isclose(float(f"{value:.{digits}g}"), value, rtol=1e-6))
+
+
+def _texts(ticks: Sequence[float], axis: Axis) -> list[str]:
+    """The ticks with as many digits as the longest needs."""
+    parts = [tick / _unit(tick, axis) for tick in ticks]
+    needed = next((digits for digits in (1, 2, 3) if all(_is_short(part, digits) for part in parts)), 3)
     return [axis.text(tick, needed) for tick in ticks]

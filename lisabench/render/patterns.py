@@ -14,16 +14,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lisabench.errors import RunError
-from lisabench.render.curves import own_up
 from lisabench.render.page import INK, Page, save
 from lisabench.render.palette import CVPR_FULL, text_size, wrap
+from lisabench.render.training_notes import kernels_note, own_up
 from lisabench.results import Run
 
 FOLDER = "patterns"  # of a run: holds a file a training, CELL.npz
@@ -68,6 +67,8 @@ def write_figures(run: Run, folder: Path, *, formats: Iterable[str] = ("pdf", "p
     chosen = _chosen(run, found)
     left_out = [key for key, one in found.items() if "rows" in one and key not in chosen]
     note = [f"not shown: {', '.join(left_out)}"] if left_out else []
+    without = [key for key in run.plan["operators"] if "rows" not in found.get(key, {}) and _has_none(run, key)]
+    note += [f"no kernel: {', '.join(without)}"] if without else []
     figure = draw_kernels(chosen, note=[*note, *similarity_note(run, chosen), *_caveat(run, chosen)])
     return paths + (save(figure, folder, "kernels", formats) if figure else [])
 
@@ -87,6 +88,12 @@ def _records(run: Run, key: str) -> list[dict[str, Any]]:
     options = run.plan["operators"][key].get("options")
     own = [r for r in run.records if r["kind"] == "accuracy" and r["op"] == _operator(run, key) and r["status"] == "ok"]
     return [record for record in own if options is None or record["options"] == options]
+
+
+def _has_none(run: Run, key: str) -> bool:
+    """Whether an operator has been trained, and no training of it has a kernel."""
+    records = _records(run, key)
+    return bool(records) and not any(record.get("kernel_similarity") for record in records)
 
 
 def _chosen(run: Run, found: Mapping[str, Found]) -> dict[str, Found]:
@@ -110,19 +117,12 @@ def _file_name(key: str) -> str:
 
 
 def _caveat(run: Run, keys: Iterable[str]) -> list[str]:
-    return own_up(pd.DataFrame({"op": [_operator(run, key) for key in keys]}))
+    return own_up(_operator(run, key) for key in keys)
 
 
 def similarity_note(run: Run, keys: Iterable[str]) -> list[str]:
-    """How alike the kernels of each operator are, the mean over its trainings, for a footnote; nothing where no record says it."""
-    parts = []
-    for key in keys:
-        known = [record["kernel_similarity"] for record in _records(run, key) if record.get("kernel_similarity")]
-        means = pd.DataFrame(known, dtype=float).mean().reindex(["heads", "all", "heads_absolute", "all_absolute"])
-        heads, over_all, *absolute = (f"{value + 0.0:.2f}".replace("nan", "–").replace("-0.00", "0.00") for value in means.round(2))
-        parts += [f"{key} {heads} / {over_all} ({' / '.join(absolute)}), {len(known)} seed{'s'[: len(known) - 1]}"] if known else []
-    meaning = "mean cosine of two kernels of a layer / of all layers (absolute, without each row's mean)"
-    return [f"{meaning}: {parts[0]}", *parts[1:]] if parts else []
+    """How alike the kernels of each operator are, after and before training, for a footnote; nothing where no record says it."""
+    return kernels_note({key: _records(run, key) for key in keys})
 
 
 @dataclass(frozen=True)

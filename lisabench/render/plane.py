@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 
 from lisabench.render.labels import Box, Points
 from lisabench.render.page import Page, Sign, Ticks, arrange
-from lisabench.render.palette import LEADING, Style, text_size
+from lisabench.render.palette import LEADING, Style, text_size, wrap
 
+_SAFE = 0.95  # of the page's width: what lines of a footnote take at most
 _BETWEEN = 10.0  # points between panels that have no ticks between them
 _BESIDE_TICKS = 8.0  # points between a panel's tick texts and what is left of them
 
@@ -72,7 +73,18 @@ def page_of(
     # A last row that is not full is laid out as if it were, so that all rows lie equally far apart.
     count = len(titles)
     full = [*titles, *[()] * (-count % columns)]
-    page = arrange(full, footnote, style, columns=columns, left=left, gutter=gutter, height=height + below, gap=gap, key=key, small=shared)
+    page = arrange(
+        full,
+        _safe_lines(footnote, style),
+        style,
+        columns=columns,
+        left=left,
+        gutter=gutter,
+        height=height + below,
+        gap=gap,
+        key=key,
+        small=shared,
+    )
     # The last column needs no gap behind it, and all rows have the room for tick texts that was asked for as height.
     cell = (page.size[0] - left + gap - 4) / columns
     boxes = [
@@ -83,6 +95,17 @@ def page_of(
     return replace(
         page, boxes=tuple(boxes), across=cell - gutter - gap, size=size, bottom_row=page.bottom_row[:count], titles=page.titles[:count]
     )
+
+
+def _safe_lines(footnote: Sequence[str], style: Style) -> list[str]:
+    """The lines of a footnote, somewhat shorter than the page: on a raster a text is some percent wider than it was measured.
+
+    Blanks fill them up, so that nothing is joined to them again; they are not drawn.
+    """
+    width, font = style.width * 72 - 4, style.font(style.small)
+    lines = wrap(footnote, " · ", _SAFE * width, font).split("\n")
+    blank = text_size("  ", font)[0] - text_size(" ", font)[0]
+    return [line + " " * int((width - text_size(line, font)[0]) / blank) for line in lines]
 
 
 def add_axes(page: Page, figure: Figure, index: int, plane: Plane, *, ticks: tuple[Ticks, Ticks], names: tuple[str, str]) -> Axes:

@@ -22,10 +22,15 @@ class SweepLatency:
     tokens: int
     words: str
     spans: Mapping[_Key, Span]
+    warnings: Mapping[_Key, tuple[str, ...]]
 
     def of(self, one: Series) -> Span | None:
         """That of a series; None where the sweeps do not have it."""
         return self.spans.get(_key(one.op, one.options))
+
+    def warned(self, one: Series) -> tuple[str, ...]:
+        """What the measurement of a series warns of."""
+        return self.warnings.get(_key(one.op, one.options), ())
 
 
 def sweep_latency(series: Iterable[Series], sweeps: Sequence[Run]) -> SweepLatency | None:
@@ -46,7 +51,8 @@ def sweep_latency(series: Iterable[Series], sweeps: Sequence[Run]) -> SweepLaten
             spans = {
                 key: Span(*(sizes[tokens]["latency_s"][end] for end in ("median", "ci_low", "ci_high"))) for key, sizes in found.items()
             }
-            best = SweepLatency(tokens=tokens, words=_words(fixed), spans=spans)
+            warnings = {key: tuple(sizes[tokens]["latency_s"].get("warnings", ())) for key, sizes in found.items()}
+            best = SweepLatency(tokens=tokens, words=_words(fixed), spans=spans, warnings=warnings)
     return best
 
 

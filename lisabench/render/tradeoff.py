@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,8 @@ from lisabench.render.palette import LEADING, Font, Style, text_size, wrap
 from lisabench.render.plane import Plane, add_axes, page_of, round_ticks, texts_of, width_of
 
 _MARKER = 4.2
+_RIM, _MOST_RIMS = 2.8, 3  # points by which a marker is larger for each that lies upon it
+_TOP = 10  # the layer of the first marker: above all intervals
 _GROWTH = (1.0, 1.3, 1.7, 2.2)  # heights to try until every name has its place, in usual heights
 _FEW_LINES = 0.2  # share of the names that may stand off
 _TALLEST = 540.0  # points for all rows together: what a page leaves beside a caption
@@ -77,7 +79,10 @@ def _layout(
     planes = tuple(
         Plane(box, cost_limits(panel, page.across), limit, log=True) for panel, box, limit in zip(panels, page.boxes, limits, strict=True)
     )
-    ticks = tuple((cost_ticks(plane, axis, small), (places, texts)) for plane, places, texts in zip(planes, y_ticks, y_texts, strict=True))
+    reach = page.size[0] - 2
+    ticks = tuple(
+        (cost_ticks(plane, axis, small, reach), (places, texts)) for plane, places, texts in zip(planes, y_ticks, y_texts, strict=True)
+    )
     names = tuple(tuple(_place(panel, plane, narrow, style)) for panel, plane in zip(panels, planes, strict=True))
     return _Sheet(page, planes, ticks, names, narrow)
 
@@ -116,7 +121,7 @@ def _place(panel: Panel, plane: Plane, narrow: float, style: Style) -> list[Plac
         font = _name_font(style, mark)
         endings.append(Ending(point, _wrapped(_name(mark, panel), narrow, font), font))
     foreign = [np.array([point for place, point in enumerate(points) if place != own]).reshape(-1, 2) for own in range(len(points))]
-    return place_callouts(occupied, endings, foreign, (), faint)
+    return place_callouts(occupied, endings, foreign, (), faint, strict=True)
 
 
 def _steps(panel: Panel, plane: Plane) -> Points:
@@ -152,8 +157,8 @@ def _draw_panel(figure: Figure, sheet: _Sheet, panel: Panel, index: int, names: 
         axes.plot(*_steps(panel, plane).T, color="#A8A8A8", linewidth=0.7, zorder=1.2, gid="front")
     if shows_chance(panel):
         axes.plot(plane.x, np.full(2, panel.chance), color=INK, linewidth=0.7, linestyle=":", zorder=1.1, gid="chance")
-    for mark in panel.marks:
-        _draw_mark(page, figure, mark, panel, plane)
+    for place, (mark, size) in enumerate(stacked(panel, plane)):
+        _draw_mark(page, figure, mark, panel, plane, size=size, layer=_TOP + place)
     for mark, placed in zip(panel.marks, sheet.names[index], strict=True):
         if placed:
             page.write(figure, placed, f"series-label:{mark.label}", mark.manner.look.ink)
@@ -162,18 +167,29 @@ def _draw_panel(figure: Figure, sheet: _Sheet, panel: Panel, index: int, names: 
     _draw_column(figure, sheet, panel, index)
 
 
-def _draw_mark(page: Page, figure: Figure, mark: Mark, panel: Panel, plane: Plane) -> None:
-    look, layer, box = mark.manner.look, 3 + layer_of(mark.manner.weight), plane.box
+def stacked(panel: Panel, plane: Plane) -> list[tuple[Mark, float]]:
+    """The marks as they are drawn, one over the other, with their sizes: one that others lie upon is larger, so that each is seen."""
+    ordered = sorted(panel.marks, key=lambda mark: layer_of(mark.manner.weight))
+    points = np.array([_point(mark, plane) for mark in ordered])
+    upon = [int((np.hypot(*(points[place + 1 :] - point).T) < _MARKER * 0.75).sum()) for place, point in enumerate(points)]
+    return [(mark, _MARKER + _RIM * min(count, _MOST_RIMS)) for mark, count in zip(ordered, upon, strict=True)]
+
+
+def _draw_mark(page: Page, figure: Figure, mark: Mark, panel: Panel, plane: Plane, *, size: float, layer: float) -> None:
+    """The intervals under all points; a point with a white rim, which parts it from those that it lies upon."""
+    look, box = mark.manner.look, plane.box
     for line in _bars(mark, panel, plane):
         cap = "|" if line[0, 1] == line[1, 1] else "_"
         # A bar that runs out of the panel has no cap there.
         ends = [place for place, (x, y) in enumerate(line) if box.left < x < box.right and box.bottom < y < box.top]
         drawn: dict[str, Any] = {"color": look.colour, "linewidth": 0.6, "marker": cap, "markersize": 3, "markevery": ends}
-        page.line(figure, line, **drawn, zorder=layer, gid=f"interval:{mark.label}")
+        page.line(figure, line, **drawn, zorder=3 + layer_of(mark.manner.weight), gid=f"interval:{mark.label}")
     x, y = _point(mark, plane)
     if is_below(mark, panel):
         page.line(figure, [(x, y), (x, y - 7)], color=look.colour, linewidth=0.8, zorder=layer, gid=f"below:{mark.label}")
-    page.line(figure, [(x, y)], color=look.colour, linestyle="", zorder=layer, gid=f"point:{mark.label}", **marker_of(look, _MARKER))
+    rim = replace(look, colour="#FFFFFF", fill="full")
+    page.line(figure, [(x, y)], color="#FFFFFF", linestyle="", zorder=layer, gid="rim", **marker_of(rim, size + 1.4))
+    page.line(figure, [(x, y)], color=look.colour, linestyle="", zorder=layer + 0.5, gid=f"point:{mark.label}", **marker_of(look, size))
 
 
 def _draw_column(figure: Figure, sheet: _Sheet, panel: Panel, index: int) -> None:
@@ -199,17 +215,19 @@ def _draw_column(figure: Figure, sheet: _Sheet, panel: Panel, index: int) -> Non
 
 def _best(layouts: Sequence[Callable[..., _Sheet]]) -> _Sheet:
     """The first layout in which every name has its place and few stand off; else that with the fewest lines to names; else, where one
-    has no room in any, the last with a column for such names."""
+    has no room in any, that with the fewest such names, and a column for them."""
     whole: list[tuple[int, _Sheet]] = []
+    without = list[int]()
     for layout in layouts:
         sheet = layout()
         placed = [name for names in sheet.names for name in names]
+        without.append(placed.count(None))
         lines = sum(name is not None and name.leader is not None for name in placed)
         if None not in placed:
             if lines <= len(placed) * _FEW_LINES:
                 return sheet
             whole.append((lines, sheet))
-    return min(whole, key=lambda found: found[0])[1] if whole else layouts[-1](aside=True)
+    return min(whole, key=lambda found: found[0])[1] if whole else layouts[without.index(min(without))](aside=True)
 
 
 def draw_panels(panels: Sequence[Panel], axis: Axis, note: Sequence[str], style: Style, key: Sequence[Sign] = ()) -> Figure:

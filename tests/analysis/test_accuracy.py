@@ -119,6 +119,7 @@ def test_summary_of_a_run(tmp_path: Path) -> None:
     assert lisa.elsewhere["16 x 16"].mean == pytest.approx(0.455)
     assert lisa.similarity == {"heads": 0.5, "all": 0.4, "images": 32}
     assert [len(curve) for curve in lisa.curves] == [30, 30]
+    assert (lisa.tokens, lisa.warnings) == (16, ())
     assert series["fnet"].accuracy is None
     assert series["fnet"].failures == {"error": 3}
     assert baseline_of(lisa, list(series.values())) is series["softmax"]

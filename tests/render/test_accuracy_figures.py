@@ -182,6 +182,10 @@ def test_a_crowd_learns_by_family(cases: Any) -> None:
     check_apart(figure, texts(figure))
     assert named(figure) == sorted(ABLATION)
     assert len(figure.axes) == 4  # the families that ablations have here
+    assert "digits · 30 epochs · thin: a seed, strong: the mean over 3 seeds" in note(figure)
+    assert [text.get_text() for text in texts(figure, "axis")] == ["Epoch", "Test accuracy", "Test accuracy"]
+    assert lines(figure, "sample")  # of the many variants of one family, in place of lines that meet in one point
+    assert len(lines(figure, "leader")) <= 6
 
 
 def test_variants_share_a_hue_and_differ_in_marker_and_shade(cases: Any) -> None:
@@ -247,7 +251,9 @@ def test_table_tells_larger_images_searches_failures_and_interval(tmp_path: Path
         "search: 8 trials each on held-out training images; learning rate and weight decay found: lisa 0.003 and 0.05",
         "equal FLOPs: lisa 96",
         "16 x 16: top-1 on images larger than those trained on",
-        "on 32 test images (1: all alike), between the heads of a layer and over all layers: lisa 0.50 and 0.40",
+        "mean cosine of the kernels of a layer's heads on 32 test images (1: all alike): softmax 0.51 (–), lisa 0.50 (–)",
+        "unrelated random kernels have an absolute cosine of about 0.052 at 16 tokens",
+        "over the seeds (Student's t), no narrower than half an image; other test images are not covered; + −: uneven where",
         "performer, 2 seeds error: loss is not finite",
         "lisa: a reconstruction",
     ):

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from lisabench.errors import RunError
 from lisabench.render import patterns
+from lisabench.render.training_notes import noise_floor
 from lisabench.results import Run
 
 LONG = "mine (alpha=0.001, boundary=periodic, engine=dense, key_dim=16, patterns=8, something=else, and=more, to=come)"
@@ -175,10 +176,45 @@ def test_files_are_written_of_first_seeds_and_similarity_is_the_mean_of_all(tmp_
     seeds = dict(patterns._first_seeds(made))
     np.testing.assert_array_equal(seeds["lisa"]["rows"], first["rows"])
     assert list(patterns._chosen(made, seeds)) == ["lisa", "softmax"]
+    for record in made.records:
+        record["tokens"] = 12
+        record["kernel_similarity"] |= {"images": 32.0} | (
+            {"untrained_heads": 0.9, "untrained_all": 0.8} if record["op"] == "softmax" else {}
+        )
     assert patterns.similarity_note(made, ["lisa", "softmax"]) == [
-        "mean cosine of two kernels of a layer / of all layers (absolute, without each row's mean): lisa 0.20 / 0.00 (0.60 / –), 2 seeds",
-        "softmax 0.10 / -0.10 (0.50 / –), 1 seed",
+        "mean cosine of two kernels of a layer / of all layers on 32 test images (absolute, without each row's mean): "
+        "lisa 0.20 / 0.00 (0.60 / –), 2 seeds",
+        "softmax 0.10 / −0.10 (0.50 / –), before training 0.90 / 0.80 (– / –), 1 seed",
+        "unrelated random kernels have an absolute cosine of about 0.069 at 12 tokens",
     ]
+
+
+def test_unrelated_kernels_are_as_alike_as_the_note_says() -> None:
+    kernels = np.random.default_rng(0).normal(size=(400, 9, 9))
+    kernels -= kernels.mean(axis=-1, keepdims=True)
+    flat = kernels.reshape(400, -1) / np.linalg.norm(kernels.reshape(400, -1), axis=1, keepdims=True)
+    measured = np.abs(flat @ flat.T)[np.triu_indices(400, 1)].mean()
+    (told,) = noise_floor([9])
+    assert told.endswith("0.094 at 9 tokens")
+    assert measured == pytest.approx(0.094, rel=0.03)
+
+
+def test_operators_that_have_no_kernel_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run(tmp_path, {"softmax": [found(tables=False, positive=True, depth=1)]}, heads=0.1)
+    made.plan["operators"] |= {"gfnet": {"op": "gfnet", "options": {}}, "fnet": {"op": "fnet", "options": {}}}
+    made.records.append(made.records[0] | {"op": "gfnet", "options": {}, "kernel_similarity": None, "cell": "without"})
+    drawn = list[Figure]()
+
+    def keep(figure: Figure, *_: object) -> list[Path]:
+        drawn.append(figure)
+        return []
+
+    monkeypatch.setattr(patterns, "save", keep)
+    patterns.write_figures(made, tmp_path)
+    (figure,) = drawn
+    (footnote,) = [text.get_text() for text in texts(figure) if text.get_gid() == "footnote"]
+    assert "no kernel: gfnet" in footnote
+    assert "fnet" not in footnote.replace("gfnet", "")  # it was not trained
 
 
 def test_trainings_that_failed_and_trials_of_a_search_are_left_out(tmp_path: Path) -> None:
