@@ -81,6 +81,7 @@ class Series:
     seconds: float | None
     elsewhere: Mapping[str, Estimate]
     similarity: Mapping[str, float]
+    backend: str | None
     mlp_hidden: int | None
     searched: int
     learning_rate: float | None
@@ -257,6 +258,7 @@ def _series(run: Run, key: str) -> Series:
         seconds=_median(record.get("seconds") for record in done),
         elsewhere=_elsewhere(done, test_images),
         similarity=_means([record.get("kernel_similarity") or {} for record in done]),
+        backend=_first(done, "backend"),
         mlp_hidden=(_first(records, "model") or {}).get("mlp_hidden"),
         searched=_first(records, "searched") or 0,
         learning_rate=recipe.get("learning_rate"),

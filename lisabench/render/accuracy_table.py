@@ -108,6 +108,7 @@ def notes(series: Sequence[Series], runs: Sequence[Run], *, omitted: Sequence[st
         *_matched(series, runs),
         *_measured(series, omitted),
         *_warned(series, omitted),
+        *_backends(series),
         *_similar(series),
         *_failures(series, runs),
     ]
@@ -232,6 +233,12 @@ def _telling(known: Sequence[Series]) -> list[Series]:
         return not one.is_baseline, one.op != SUBJECT or bool(one.given), one.label not in first
 
     return sorted(known, key=rank)[:MOST_NAMED]
+
+
+def _backends(series: Sequence[Series]) -> list[str]:
+    """Which implementation of an operator the costs are of, where it has several."""
+    ran = {one.label: one.backend for one in series if one.backend}
+    return [f"costs are of what ran at these sizes: {', '.join(f'{label} {backend}' for label, backend in ran.items())}"] if ran else []
 
 
 def _similar(series: Sequence[Series]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lisabench import registry
 from lisabench.measure.latency import Limits, Rounds, no_collection, sample_round
 from lisabench.measure.memory import bytes_of, trace_call
 from lisabench.measure.samplers import Sampler, sampler_for
@@ -22,7 +23,8 @@ Figures = dict[str, Any]
 
 
 def model_costs(points: Mapping[str, Point], split: Split, device: str) -> dict[str, Figures]:
-    """Fields of a record by key: `latency_s` and `memory_bytes` of one forward in evaluation of `latency_batch` test images.
+    """Fields of a record by key: `latency_s` and `memory_bytes` of one forward in evaluation of `latency_batch` test images, and the
+    `backend`, the implementation of the operator that ran.
 
     The models take turns in rounds, in random order. Where one fails, `absent` says why, and the others go on.
     """
@@ -32,10 +34,11 @@ def model_costs(points: Mapping[str, Point], split: Split, device: str) -> dict[
         try:
             call, parameters = _forward(point, split, device)
             call()  # a first call allocates what is kept, and compiles
-            memory = {"transient": trace_call(call, device=device).transient_bytes, "parameters": parameters}
+            trace = trace_call(call, device=device)
+            memory = {"transient": trace.transient_bytes, "parameters": parameters}
             samplers[key] = sampler_for(call, device)
             samplers[key].warm_up(seconds=LIMITS.warmup_seconds, calls=LIMITS.warmup_calls)
-            found[key] = {"latency_batch": BATCH, "memory_bytes": memory}
+            found[key] = {"latency_batch": BATCH, "memory_bytes": memory, "backend": registry.load(point.op).backend(trace.ran)}
         except Exception as error:  # an operator may be the user's own; its training says the same
             found[key] = _absent(error)
     for key, latency in _latencies(samplers).items():

@@ -217,6 +217,7 @@ def _blank(point: Point, device: str, searched: int) -> Record:
         "latency_s": None,
         "latency_batch": None,
         "memory_bytes": None,
+        "backend": None,
         "kernel_similarity": None,
         "environment": None,
         "started_at": now(),

@@ -102,6 +102,7 @@ def test_a_record_is_whole(journal: Journal) -> None:
         assert 0.1 <= record["chance"] < 0.2
         assert (record["model"]["mlp_hidden"], record["tokens"], record["searched"]) == (8, 16, 0)
         assert record["absent"] == {"elsewhere": "the data have no larger images"}
+    assert (lisa["backend"], softmax["backend"]) == ("dense", "flash")
     assert (journal.run / "patterns" / f"{lisa['cell']}.npz").exists()
 
 
