@@ -29,7 +29,7 @@ def runs() -> dict[str, list[str]]:
     found = {data: [*main, "--data", data] for data in DATA}
     found[MORE_DATA] = ["--op", "lisa,gfnet", *_varied(FEWER), "--data", MORE_DATA]
     found |= {f"{data}-floor": ["--op", "identity", "--no-baseline", "--data", data] for data in (*DATA, MORE_DATA)}
-    return found | {f"{data}-shuffled": ["--op", "lisa", "--data", f"{data}-shuffled"] for data in (*DATA[1:], MORE_DATA)}
+    return found | {f"{data}-shuffled": ["--op", "lisa", "--data", f"{data}-shuffled", "--seeds", "1"] for data in (*DATA[1:], MORE_DATA)}
 
 
 def _varied(variations: tuple[str, ...]) -> list[str]:
@@ -47,7 +47,7 @@ def main() -> None:
     for name in asked.runs if not asked.show else ():
         out = asked.out / name
         settings = ["--seeds", asked.seeds, "--device", "cpu", "--threads", "1"]
-        what = ["--resume"] if (out / "plan.json").exists() else [*runs()[name], *settings]
+        what = ["--resume"] if (out / "plan.json").exists() else [*settings, *runs()[name]]
         done = subprocess.run([*program, "train-small", *what, "--out", str(out)], check=False)
         if done.returncode:
             sys.exit(done.returncode)
