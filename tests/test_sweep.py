@@ -83,7 +83,7 @@ def test_keys_are_content() -> None:
 def test_options_go_to_every_operator_that_has_them() -> None:
     found = dict(resolve_operators(["lisa,performer"], "softmax", ["key_dim=16", "lisa.engine=fft", "features=8"]))
     assert dict(resolve_operators(["lisa"], "softmax", ["softmax.key_dim=16"]))["softmax"] == {"key_dim": 16}
-    assert found["lisa"] == {"patterns": 4, "key_dim": 16, "boundary": "zero", "engine": "fft"}
+    assert found["lisa"] == {"patterns": 4, "key_dim": 16, "boundary": "zero", "engine": "fft", "norm": True}
     assert found["performer"] == {"features": 8, "key_dim": 16}
     assert found["softmax"] == {"key_dim": None}  # the baseline was not named: it stays as it is
 

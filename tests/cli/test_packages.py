@@ -183,7 +183,7 @@ def test_a_constructor_that_raises_is_data(program: Callable[..., Done], monkeyp
     assert [line.split()[0] for line in done.out.splitlines()[2:4]] == ["picky", "linear"]
     trained = program("train-small", "--op", "picky", "--no-baseline", "--epochs", "1", "--seeds", "1", "--device", "cpu", "--out", "run")
     assert trained.code == 0
-    assert "RuntimeError: only on Sundays" in trained.err
+    assert "RuntimeError: only on Sundays" in trained.out
     assert program("scale", "--op", "picky", "--no-baseline", "--tokens", "16", *SMALL, "--dry-run").code == 0
 
 
