@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,9 +166,14 @@ class Trainer:
 
 def run_plan(plan: Plan, trainer: Trainer) -> Counter[str]:
     """Brings every training of the plan that is not settled into the journal; how many have which status now."""
-    trials, points = trials_of(plan), points_of(plan)
-    trainer.observer.planned(sum(point.epochs for _, point in [*trials, *points] if point.key not in trainer.settled))
-    costs = _costs(plan, trainer, [*trials, *points])
+    trials = trials_of(plan)
+    done = {_told(record) for record in trainer.settled.values() if record["kind"] == "accuracy"}
+    wanted = [
+        (key, point) for key, point in points_of(plan) if _told({"op": point.op, "options": point.options, "seed": point.seed}) not in done
+    ]
+    missing = [*(trial for trial in trials if trial[1].key not in trainer.settled), *wanted]
+    trainer.observer.planned(sum(point.epochs for _, point in missing))
+    costs = _costs(plan, trainer, {key for key, _ in missing})
     found: dict[str, list[Record]] = {key: [] for key in plan["operators"]}
     for key, point in trials:
         found[key].append(trainer.bring(key, point, searched=plan["search"]))
@@ -181,14 +187,17 @@ def run_plan(plan: Plan, trainer: Trainer) -> Counter[str]:
     return +statuses
 
 
-def _costs(plan: Plan, trainer: Trainer, wanted: Iterable[tuple[str, Point]]) -> dict[str, Any]:
-    """What the models of the operators cost of which a training is missing, measured side by side; on the leader, while there is time."""
-    missing = {key for key, point in wanted if point.key not in trainer.settled}
+def _told(record: Record) -> str:
+    """What a training is told by before a search has found its recipe."""
+    return json.dumps([record["op"], record["options"], record["seed"]], sort_keys=True)
+
+
+def _costs(plan: Plan, trainer: Trainer, missing: set[str]) -> dict[str, Any]:
+    """What the models of these operators cost, measured side by side; on the leader, while there is time."""
     if not trainer.team.leads or time.monotonic() > trainer.deadline:
         return {}
-    return cost.model_costs(
-        {key: point_of(plan, key, plan["seeds"][0]) for key in plan["operators"] if key in missing}, trainer.split, trainer.device
-    )
+    models = {key: point_of(plan, key, plan["seeds"][0]) for key in plan["operators"] if key in missing}
+    return cost.model_costs(models, trainer.split, trainer.device)
 
 
 def _blank(point: Point, device: str, searched: int) -> Record:

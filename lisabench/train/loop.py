@@ -110,11 +110,9 @@ def _train(
         stepping = time.monotonic() - began
         if loss is None:
             return Trained(outcome=ended("skipped", reason=f"{BUDGET}: cut off within epoch {number} of {point.epochs}; a larger --budget"))
-        what = "loss" if not math.isfinite(loss) else "weights" if not training.is_finite() else ""
+        what = "loss is" if not math.isfinite(loss) else "weights are" if not training.is_finite() else ""
         if what:
-            return Trained(
-                outcome=ended("error", reason=f"diverged at epoch {number}: {what} is not finite".replace("weights is", "weights are"))
-            )
+            return Trained(outcome=ended("error", reason=f"diverged at epoch {number}: {what} not finite"))
         training.curve.append(
             Epoch(epoch=number, loss=loss, top1=training.accuracy(training.tested), images_per_s=len(training.places) / stepping)
         )
@@ -225,7 +223,8 @@ class Training:
     def accuracy(self, part: Part, model: ViT | None = None) -> float:
         """The share of the images whose class is found; each process looks at its part of them."""
         self.tested_model.eval()
-        whole = (model.eval() if model else None) or (self.run if self.point.compiled and self.averaged is None else self.tested_model)
+        run = self.run if self.point.compiled and self.averaged is None else self.tested_model
+        whole = run if model is None else model.eval()
         own, counted = self.team.part(len(part))
         found = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in zip(part.images[own].split(EVALUATION_BATCH), part.labels[own].split(EVALUATION_BATCH), strict=True):
