@@ -30,7 +30,7 @@ STEPS, WARM_UP = 60, 10
 def seconds(data: str, augment: str) -> tuple[float, float]:
     """Medians of a step and of the part of it that gets the images, taken in turns."""
     images = catalogue.find(data)
-    recipe = replace(Recipe(), batch=images.batch, augment=augment)
+    recipe = replace(Recipe(**images.recipe), augment=augment)
     point = Point(op="softmax", options=registry.load("softmax").resolve({}), data=data, epochs=1, seed=0, recipe=recipe)
     training = Training(point, images.read(), "cpu", Team())
     chosen = torch.randperm(len(training.train))[: recipe.batch]

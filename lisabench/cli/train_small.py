@@ -61,11 +61,9 @@ def train_small(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training images. [default: by the data]", rich_help_panel=RECIPE)
     ] = None,
-    batch: Annotated[
-        int | None, typer.Option(help="Images a step, over all processes. [default: by the data]", rich_help_panel=RECIPE)
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's, at its peak.", rich_help_panel=RECIPE)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's.", rich_help_panel=RECIPE)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step, over all processes. [default: 64]", rich_help_panel=RECIPE)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's, at its peak. [default: 0.003]", rich_help_panel=RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's. [default: 0.05]", rich_help_panel=RECIPE)] = None,
     drop_path: Annotated[float | None, typer.Option(help="Stochastic depth's largest rate. [default: 0]", rich_help_panel=RECIPE)] = None,
     ema: Annotated[
         float | None, typer.Option(help="Decay of averaged weights, such as 0.999. [default: 0, none]", rich_help_panel=RECIPE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,8 +62,8 @@ class Split:
 class DataSet:
     """An image set as a model sees it, `patch` pixels square a token; `read` gives the same split each time.
 
-    `epochs`, `batch` and `augment`: what a training takes where the user says nothing. `digest`: a hash by which a change of a user's own
-    images is seen; None for a set that is a part of lisabench.
+    `epochs` and `recipe`, fields of a `Recipe`: what a training takes where the user says nothing. `digest`: a hash by which a change
+    of a user's own images is seen; None for a set that is a part of lisabench.
     """
 
     name: str
@@ -73,8 +74,7 @@ class DataSet:
     patch: int
     epochs: int
     read: Callable[[], Split]
-    batch: int = 32
-    augment: str = "none"
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
 
     @property

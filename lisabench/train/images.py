@@ -82,7 +82,7 @@ def find(name: str, *, patch: int | None = None, image_size: int | None = None) 
         patch=cut,
         epochs=100 if small else 300,
         read=read,
-        augment="shift-flip" if small else "crop-flip",
+        recipe={"augment": "shift-flip" if small else "crop-flip"},
         digest=digest,
     )
 

@@ -72,9 +72,8 @@ def varied(
 
 def stated_recipe(images: DataSet, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The plan's `recipe`: what was asked for, over the data's ways and the defaults."""
-    told: dict[str, Any] = {"augment": images.augment, "batch": images.batch}
-    told |= {field.name: asked[field.name] for field in fields(Recipe) if field.name in asked}
-    return asdict(Recipe(**told))
+    told = {field.name: asked[field.name] for field in fields(Recipe) if field.name in asked}
+    return asdict(Recipe(**{**images.recipe, **told}))
 
 
 def stated_model(size: str, *, positions: bool) -> dict[str, Any]:

@@ -100,7 +100,6 @@ def find(name: str, *, patch: int | None) -> DataSet:
         classes=task.classes,
         patch=patch or PATCHES[-1],
         epochs=task.epochs,
-        batch=64,
         read=lambda: read(name),
     )
 

@@ -38,11 +38,6 @@ MICRO = Size(dim=48, depth=3, heads=4, mlp_ratio=2)
 SIZES = {"micro": MICRO, "tiny": Size(dim=192, depth=12, heads=3, mlp_ratio=4), "small": Size(dim=384, depth=12, heads=6, mlp_ratio=4)}
 
 
-# The patches' embeddings have about this size at the start: learned positions that are much smaller (0.02, as for weights) are hard to
-# see behind the first norm, and softmax, which knows of no order but by them, is then far from its best for tens of epochs.
-POSITIONS_DEVIATION = 0.3
-
-
 class Block(nn.Module):
     """Operator and MLP, each behind a norm and beside a residual: (B, N, C) -> (B, N, C)."""
 
@@ -64,7 +59,10 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Images (B, channels, height, width) -> logits (B, classes); height and width are the grid's times `patch`."""
+    """Images (B, channels, height, width) -> logits (B, classes); height and width are the grid's times `patch`.
+
+    `positions`: the deviation that learned absolute positions start with; None for a model without them.
+    """
 
     def __init__(
         self,
@@ -76,7 +74,7 @@ class ViT(nn.Module):
         patch: int,
         channels: int,
         classes: int,
-        positions: bool = True,
+        positions: float | None,
         mlp_hidden: int | None = None,
     ) -> None:
         super().__init__()
@@ -84,7 +82,7 @@ class ViT(nn.Module):
         self.size, self.grid, self.patch = size, grid, patch
         hidden = size.mlp_ratio * size.dim if mlp_hidden is None else mlp_hidden
         self.embedding = nn.Linear(channels * patch * patch, size.dim)
-        self.positions = nn.Parameter(POSITIONS_DEVIATION * torch.randn(1, grid.tokens, size.dim)) if positions else None
+        self.positions = None if positions is None else nn.Parameter(positions * torch.randn(1, grid.tokens, size.dim))
         workload = layer_workload(size, grid)
         self.blocks = nn.ModuleList(Block(operator.build(workload, options), size.dim, hidden) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.dim)

@@ -16,7 +16,7 @@ from lisabench.train.data import Part, Split
 def test_digits_are_those_of_scikit_learn_each_once() -> None:
     images = catalogue.find("digits")
     split, again = images.read(), images.read()
-    assert (images.grid, len(split.train), len(split.test)) == ((4, 4), 1347, 450)
+    assert (images.grid, len(split.train), len(split.test)) == ((8, 8), 1347, 450)
     assert split.train.images.shape[1:] == (images.channels, images.height, images.width)
     everything = torch.cat([split.train.images, split.test.images]).flatten(1)
     assert len(torch.unique(everything, dim=0)) == 1797

@@ -28,7 +28,7 @@ def test_a_folder_by_class_is_split_and_read_pixel_for_pixel(tmp_path: Path) -> 
     (path / "a" / ".hidden.png").write_text("no image")
     found = images.find(str(path))
     assert (found.height, found.width, found.channels, found.classes, found.patch) == (8, 8, 3, 3, 4)
-    assert (found.epochs, found.augment) == (100, "shift-flip")
+    assert (found.epochs, found.recipe["augment"]) == (100, "shift-flip")
     split = found.read()
     assert (split.train.images.dtype, split.train.images.is_contiguous()) == (torch.uint8, True)
     assert split.test.labels.bincount().tolist() == [2, 2, 2]
@@ -114,7 +114,7 @@ def test_grey_images_keep_one_channel(tmp_path: Path) -> None:
 def test_size_and_patch_by_default(tmp_path: Path, height: int, width: int, given: int | None, side: int, patch: int) -> None:
     found = images.find(str(folder(tmp_path, height=height, width=width)), image_size=given)
     assert (found.height, found.width, found.patch) == (side, side, patch)
-    assert (found.augment, found.epochs) == (("shift-flip", 100) if side <= 64 else ("crop-flip", 300))
+    assert (found.recipe["augment"], found.epochs) == (("shift-flip", 100) if side <= 64 else ("crop-flip", 300))
     assert found.read().test.images.shape == (2, 3, side, side)
 
 

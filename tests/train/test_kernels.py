@@ -29,7 +29,7 @@ def model(name: str | Operator, *, dim: int = 16, heads: int = 2, depth: int = 2
     torch.manual_seed(0)
     operator = registry.load(name) if isinstance(name, str) else name
     size = Size(dim=dim, depth=depth, heads=heads, mlp_ratio=2)
-    vit = ViT(operator, operator.resolve(options), size=size, grid=grid, patch=2, channels=1, classes=3).double()
+    vit = ViT(operator, operator.resolve(options), size=size, grid=grid, patch=2, channels=1, classes=3, positions=0.3).double()
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3)

@@ -109,7 +109,7 @@ def test_with_a_checkpoint_no_second_of_a_budget_is_left(tmp_path: Path, monkeyp
 
 def test_weights_that_are_no_numbers_end_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss of the last step is from before it."""
-    monkeypatch.setattr(loop.Training, "is_finite", lambda training: training.step < 8)
+    monkeypatch.setattr(loop.Training, "is_finite", lambda training: training.step < 4)
     found, seen = trained(point())
     assert (found.outcome.status, found.outcome.reason) == ("error", "diverged at epoch 2: weights are not finite")
     assert len(seen) == 1

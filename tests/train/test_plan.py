@@ -6,7 +6,8 @@ import pytest
 
 from lisabench import registry
 from lisabench.errors import InputError
-from lisabench.train.plan import stated_operators, varied
+from lisabench.train import catalogue
+from lisabench.train.plan import stated_operators, stated_recipe, varied
 
 RESOLVED = [(op, registry.load(op).resolve({})) for op in ("lisa", "softmax")]
 
@@ -43,3 +44,9 @@ def test_variants_stand_behind_their_operator_each_once() -> None:
 def test_wrong_variations(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         keys(text)
+
+
+def test_a_recipe_is_what_was_asked_for_then_the_datas_then_the_default() -> None:
+    recipe = stated_recipe(catalogue.find("structures-count"), {"learning_rate": 0.5, "epochs": 3})
+    assert (recipe["learning_rate"], recipe["weight_decay"], recipe["positions_deviation"]) == (0.5, 0.05, 0.3)
+    assert stated_recipe(catalogue.find("digits"), {})["positions_deviation"] == 1.0

@@ -19,7 +19,8 @@ OBLONG = Grid(3, 5)
 def model(name: str, *, size: Size = TINY, grid: Grid = OBLONG, patch: int = 2, channels: int = 3, **settings: Any) -> ViT:
     torch.manual_seed(0)
     operator = registry.load(name)
-    return ViT(operator, operator.resolve({}), size=size, grid=grid, patch=patch, channels=channels, classes=7, **settings)
+    told = {"size": size, "grid": grid, "patch": patch, "channels": channels, "positions": 0.3, "classes": 7}
+    return ViT(operator, operator.resolve({}), **(told | settings))
 
 
 def test_patches_are_cut_row_by_row() -> None:
@@ -64,9 +65,8 @@ def test_what_softmax_holds_and_costs() -> None:
 @pytest.mark.parametrize(("name", "millions"), [("tiny", 5.7), ("small", 22.0)])
 def test_sizes_are_those_of_deit(name: str, millions: float) -> None:
     """Table 1 of the paper counts 5 and 22 million parameters, its code 5.7 and 22.1 with a class token and 1000 classes."""
-    operator = registry.load("softmax")
     with torch.device("meta"):
-        vit = ViT(operator, operator.resolve({}), size=SIZES[name], grid=Grid(14, 14), patch=16, channels=3, classes=1000)
+        vit = model("softmax", size=SIZES[name], grid=Grid(14, 14), patch=16, classes=1000)
     assert parameter_count(vit) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
@@ -75,7 +75,7 @@ def test_flops_of_an_operator_that_states_no_cost(own_operators: Path) -> None:
 
 
 def test_width_and_positions_can_be_chosen() -> None:
-    whole, narrow, without = model("softmax"), model("softmax", mlp_hidden=3), model("softmax", positions=False)
+    whole, narrow, without = model("softmax"), model("softmax", mlp_hidden=3), model("softmax", positions=None)
     assert parameter_count(whole) - parameter_count(narrow) == TINY.depth * (16 - 3) * (2 * 8 + 1)
     assert parameter_count(whole) - parameter_count(without) == 15 * 8
     images = torch.randn(1, 3, 6, 10)
@@ -119,3 +119,10 @@ def test_a_wider_view_takes_what_was_trained_along(name: str) -> None:
 def test_an_operator_that_changes_the_shape_is_told(own_operators: Path) -> None:
     with pytest.raises(ValueError, match=r"gave shape \(1, 15, 3\); valid: that of its input, \(1, 15, 8\)"):
         model(f"{own_operators}:Narrow")(torch.randn(1, 3, 6, 10))
+
+
+def test_positions_start_with_the_deviation_that_is_asked_for() -> None:
+    for deviation in (0.02, 1.5):
+        positions = model("identity", grid=Grid(20, 20), positions=deviation).positions
+        assert positions is not None
+        assert float(positions.detach().std() / deviation) == pytest.approx(1, abs=0.05)
