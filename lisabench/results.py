@@ -52,6 +52,16 @@ class Run:
         name = op.rpartition(":")[2] if ".py:" in op else op
         return f"{name} ({', '.join(f'{k}={v}' for k, v in given.items())})" if given else name
 
+    def label_of(self, record: Record) -> str:
+        """What the record's series is called: its operator's label; in joined runs with the run's name where it takes that."""
+        found: str = record.get("label") or self.label(record["op"])
+        return found
+
+    def device_of(self, record: Record) -> str:
+        """The device that the record was measured on, in words; that it was meant for where it never ran."""
+        environment = self.environments.get(record["environment"] or "")
+        return _device_words(environment, record["device"])
+
     def family(self, op: str) -> str:
         """What the operator is grouped by; "" for a user's own operator and in runs that do not state it."""
         found: str = self.plan.get("operators", {}).get(op, {}).get("family", "")
@@ -74,6 +84,36 @@ def read_run(path: Path, *, kind: str = "scale") -> Run:
     if not records:
         raise InputError(f"{str(path)!r} holds no records yet; go on with it by: lisabench {COMMANDS[kind]} --resume --out {path}")
     return Run(path=path, plan=plan, records=records, environments=read_environments(path))
+
+
+def joined(runs: Sequence[Run]) -> Run:
+    """Several runs of one kind as one, in the folder of the first: every record with its `run` and `label`.
+
+    Runs on different devices keep their labels. Where one label stands for measurements of two runs at the same workload on devices of
+    one name, the run's name is added to it, or its whole path where names are alike. `environments` are those of all. The baseline is
+    the one that all have.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    names = [run.path.name for run in runs]
+    names = names if len(set(names)) == len(names) else [str(run.path) for run in runs]
+    claimed: dict[tuple[Any, ...], str] = {}
+    clashing: set[str] = set()
+    for run, name in zip(runs, names, strict=True):
+        for record in run.records:
+            at = (run.label_of(record), run.device_of(record), *(record[field] for field in WORKLOAD))
+            if claimed.setdefault(at, name) != name:
+                clashing.add(at[0])
+    records = [
+        record | {"run": name, "label": f"{label}, {name}" if (label := run.label_of(record)) in clashing else label}
+        for run, name in zip(runs, names, strict=True)
+        for record in run.records
+    ]
+    operators = {op: stated for run in reversed(runs) for op, stated in run.plan["operators"].items()}
+    baselines = {run.baseline for run in runs}
+    plan = runs[0].plan | {"operators": operators, "baseline": baselines.pop() if len(baselines) == 1 else None}
+    environments = {key: environment for run in runs for key, environment in run.environments.items()}
+    return Run(path=runs[0].path, plan=plan, records=records, environments=environments)
 
 
 def table(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lisabench.journal import blank_record
-from lisabench.results import Run, curves, samples_by_tokens, table
+from lisabench.results import Run, curves, joined, samples_by_tokens, table
 
 ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
 
@@ -80,3 +80,31 @@ def test_samples_and_curves() -> None:
     assert [r["tokens"] for r in by_op["linear"]] == [2, 4, 8]
     with pytest.raises(KeyError):
         samples_by_tokens(records, "nonsense.median")
+
+
+def made(path: str, records: list[dict[str, Any]], *, baseline: str | None = "linear", given: dict[str, Any] | None = None) -> Run:
+    plan = {"kind": "scale", "baseline": baseline, "operators": {"linear": {"given": given or {}, "family": "kernel"}}}
+    return Run(path=Path(path), plan=plan, records=records, environments=ENVIRONMENTS)
+
+
+def test_joined_runs_on_two_devices_keep_their_labels() -> None:
+    on_gpu = record(4, **OK | {"environment": "g"}, device="cuda:0")
+    both = joined([made("a", [record(4, **OK), record(8, **OK)]), made("b", [on_gpu])])
+    assert [both.label_of(each) for each in both.records] == ["linear"] * 3
+    assert [each["run"] for each in both.records] == ["a", "a", "b"]
+    assert [both.device_of(each) for each in both.records] == ["a CPU, 2 threads", "a CPU, 2 threads", "a GPU"]
+    assert (both.path, both.baseline) == (Path("a"), "linear")
+
+
+def test_joined_runs_of_the_same_cells_are_told_apart() -> None:
+    one, other, third = made("x/a", [record(4, **OK)]), made("y/b", [record(4, **OK)]), made("y/a", [record(4, **OK)], baseline=None)
+    assert list(joined([one, other]).frame()["label"]) == ["linear, a", "linear, b"]
+    assert list(joined([one, third]).frame()["label"]) == ["linear, x/a", "linear, y/a"]
+    assert joined([one, third]).baseline is None
+    assert joined([one]) is one
+
+
+def test_joined_runs_with_other_options_or_sizes_need_no_names() -> None:
+    wide = made("b", [record(4, **OK)], given={"key_dim": 8})
+    assert list(joined([made("a", [record(4, **OK)]), wide]).frame()["label"]) == ["linear", "linear (key_dim=8)"]
+    assert list(joined([made("a", [record(4, **OK)]), made("b", [record(8, **OK)])]).frame()["label"]) == ["linear", "linear"]
