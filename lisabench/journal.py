@@ -17,13 +17,13 @@ from typing import Any
 
 from lisabench.errors import InputError, RunError
 from lisabench.files import write_whole
+from lisabench.records import SCHEMA as SCHEMA
+from lisabench.records import Record as Record
+from lisabench.records import parse, unreadable, without_samples
 
-SCHEMA = 1
 JOURNAL, PLAN, ENVIRONMENT, LOCK = "journal.jsonl", "plan.json", "environment.json", ".lock"
 FREE_BYTES_NEEDED = 16 * 2**20
 BUDGET = "budget"
-REQUIRED = {"schema", "kind", "cell", "op", "status", "reason", "environment"}
-Record = dict[str, Any]
 
 
 def blank_record(fields: dict[str, Any], *, kind: str = "scale") -> Record:
@@ -61,15 +61,18 @@ def is_settled(record: Record) -> bool:
     return not (record["status"] == "skipped" and str(record["reason"]).startswith(BUDGET))
 
 
-def read_records(run: Path) -> list[Record]:
+def read_records(run: Path, *, samples: bool = True) -> list[Record]:
     """The records of a run, the last of each cell, in the order in which the cells were first met; a torn last line is left out.
+
+    `samples`: False leaves out the raw samples of a latency where its rounds' medians are there, which is most of a record.
 
     Raises:
         InputError: there is no run, or its journal holds something else than records.
     """
     if not is_run(run):
         raise _no_run(run)
-    return _latest(_parse(_read(run / JOURNAL), run)[0])
+    found = parse(run / JOURNAL)[0]
+    return _latest(found if samples else map(without_samples, found))
 
 
 def read_plan(run: Path) -> dict[str, Any]:
@@ -110,45 +113,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    """The file's content; a journal that is not there yet is empty: the run was stopped before its first cell."""
+    """The file's content."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        if path.name == JOURNAL:
-            return b""
         raise InputError(f"{str(path)!r} is not there; give a folder that `lisabench scale` or `train-small` wrote") from None
     except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); give a run that can") from error
-
-
-def _parse(content: bytes, run: Path) -> tuple[list[Record], int]:
-    """Records and the length of the whole lines that hold them."""
-    records: list[Record] = []
-    good = 0
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        last = number == len(lines)
-        if not line and last:
-            break
-        try:
-            record = json.loads(line)
-            if last:
-                break  # no newline behind it: its writing was cut off, even if it happens to read well
-            if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-                raise InputError(
-                    f"{run / JOURNAL} line {number} has schema {record.get('schema') if isinstance(record, dict) else None!r}; this lisabench reads {SCHEMA}"
-                )
-        except ValueError as error:
-            if last or (number == len(lines) - 1 and not lines[-1]):
-                break
-            raise RunError(f"{run / JOURNAL} line {number} is damaged ({error}); restore the file from a copy or cut it there") from error
-        if not set(record) >= REQUIRED:
-            raise RunError(
-                f"{run / JOURNAL} line {number} is damaged (it lacks {', '.join(sorted(REQUIRED - set(record)))}); restore the file from a copy"
-            )
-        records.append(record)
-        good += len(line) + 1
-    return records, good
+        raise unreadable(path, error) from error
 
 
 def _latest(records: Iterable[Record]) -> list[Record]:
@@ -203,15 +174,15 @@ class Journal:
             raise _no_run(run)
         try:
             lock = _locked(run)
-            content = _read(run / JOURNAL)
-            records, good = _parse(content, run)
+            records, good = parse(run / JOURNAL)
             environments = read_environments(run)
-            file = open(run / JOURNAL, "r+b" if content else "wb", buffering=0)  # noqa: SIM115
+            file = open(run / JOURNAL, "r+b" if (run / JOURNAL).exists() else "wb", buffering=0)  # noqa: SIM115
+            size = file.seek(0, os.SEEK_END)
             file.truncate(good)
             file.seek(good)
         except OSError as error:
             raise _unwritable(run, error) from error
-        return cls(run=run, records=records, dropped_torn_line=good < len(content), environments=environments, _file=file, _lock=lock)
+        return cls(run=run, records=records, dropped_torn_line=good < size, environments=environments, _file=file, _lock=lock)
 
     @property
     def settled(self) -> dict[str, Record]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lisabench.errors import InputError
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from lisabench.errors import InputError, unknown
 from lisabench.journal import Record, read_environments, read_plan, read_records
 
 if TYPE_CHECKING:
@@ -74,9 +77,13 @@ class Run:
         return table(self.records, labels=labels, families=families, environments=self.environments)
 
 
-def read_run(path: Path, *, kind: str = "scale") -> Run:
-    """Reads a run's folder. InputError where there is none, or where it is one of another kind."""
-    plan, records = read_plan(path), read_records(path)
+def read_run(path: Path, *, kind: str = "scale", samples: bool = True) -> Run:
+    """Reads a run's folder, without raw samples where `samples` is False and the medians of their rounds are there.
+
+    Raises:
+        InputError: there is no run, or it is one of another kind.
+    """
+    plan, records = read_plan(path), read_records(path, samples=samples)
     if plan.get("kind") != kind:
         raise InputError(
             f"{str(path)!r} was written by `lisabench {COMMANDS.get(plan.get('kind', ''), 'something else')}`; give a run of `lisabench {COMMANDS[kind]}`"
@@ -84,6 +91,28 @@ def read_run(path: Path, *, kind: str = "scale") -> Run:
     if not records:
         raise InputError(f"{str(path)!r} holds no records yet; go on with it by: lisabench {COMMANDS[kind]} --resume --out {path}")
     return Run(path=path, plan=plan, records=records, environments=read_environments(path))
+
+
+def chosen(run: Run, wanted: Sequence[str]) -> Run:
+    """The run with those of its records that have the values asked for, each `NAME=VALUE,VALUE` of a field such as batch or dtype.
+
+    Raises:
+        InputError: there is no such field, or no record has such values.
+    """
+    records = run.records
+    for text in wanted:
+        name, equals, values = text.partition("=")
+        fields = sorted(name for name, value in run.records[0].items() if isinstance(value, (str, int)) and name not in ("schema", "cell"))
+        if not equals or name not in fields:
+            raise unknown("field in --where", name if equals else text, fields, more="; write NAME=VALUE,VALUE")
+        there = {str(record[name]) for record in run.records}
+        left = [record for record in records if str(record[name]) in values.split(",")]
+        if not left:
+            raise InputError(
+                f"--where got {text!r}; {str(run.path)!r} has no such record among those chosen, of {name} it has: {', '.join(sorted(there)[:20])}"
+            )
+        records = left
+    return replace(run, records=records)
 
 
 def joined(runs: Sequence[Run]) -> Run:
@@ -126,45 +155,60 @@ def table(
     """A row a record. Figures that are absent are NaN; options and conditions are JSON text; raw samples stay in the records."""
     import pandas as pd
 
-    known = environments or {}
+    told, known = labels or {}, environments or {}
     devices = {r["device"]: _device_words(known.get(r["environment"]), r["device"]) for r in records if r["environment"]}
-    rows = [dict(_flat(record, labels or {}, families or {}, known)) for record in records]
-    for row in rows:  # a cell that never ran has no environment: it was meant for the device of the others
-        row["device_name"] = row["device_name"] or devices.get(row["device"], row["device"])
-    frame = pd.DataFrame(rows)
-    for group, names in FIGURES.items():
-        for name in names:
-            column = f"{group}.{name}"
-            if column not in frame:
-                frame[column] = None
-            if name not in TEXTS:
-                frame[column] = pd.to_numeric(frame[column])
-    return frame
+    words = {
+        pair: _device_words(known.get(pair[0]), pair[1]) for pair in {(r["environment"], r["device"]) for r in records if r["environment"]}
+    }
+    columns: dict[str, Any] = {
+        "label": [r.get("label") or told.get(r["op"], r["op"]) for r in records],
+        "family": [(families or {}).get(r["op"], "") for r in records],
+        # A cell that never ran has no environment: it was meant for the device of the others.
+        "device_name": [words.get((r["environment"], r["device"])) or devices.get(r["device"], r["device"]) for r in records],
+    }
+    for name in dict.fromkeys(name for record in records for name in record):
+        columns |= _columns(name, [record.get(name) for record in records], records)
+    for group, parts in FIGURES.items():
+        columns |= {f"{group}.{part}": [None] * len(records) for part in parts if f"{group}.{part}" not in columns}
+    numbers = {f"{group}.{part}" for group, parts in FIGURES.items() for part in parts if part not in TEXTS}
+    return pd.DataFrame({name: _numbers(values) if name in numbers else values for name, values in columns.items()})
 
 
-def _flat(
-    record: Record, labels: Mapping[str, str], families: Mapping[str, str], environments: Mapping[str, Any]
-) -> Iterable[tuple[str, Any]]:
-    environment = environments.get(record["environment"] or "")
-    yield "label", labels.get(record["op"], record["op"])
-    yield "family", families.get(record["op"], "")
-    yield "device_name", _device_words(environment, record["device"]) if environment else None
-    for name, value in record.items():
-        if name in FIGURES:
-            figures = value or {}
-            yield from ((f"{name}.{part}", figures.get(part)) for part in FIGURES[name])
-            if name == "latency_s":
-                yield "latency_s.warnings", "; ".join(figures.get("warnings", ()))
-        elif name == "latency_kinds_s":
-            for kind in KINDS if value else ():
-                yield from ((f"{name}.{kind}.{part}", (value[kind] or {}).get(part)) for part in KIND_FIGURES)
-        elif name == "energy_j":
-            yield name, value
-            yield "energy_j_per_token", None if value is None else value / (record["batch"] * record["tokens"])
-        elif isinstance(value, (dict, list)):
-            yield name, json.dumps(value, sort_keys=True)
-        else:
-            yield name, value
+def _numbers(values: Sequence[Any]) -> NDArray[Any]:
+    """Whole numbers as they are, where none is absent; else floats, NaN for what is absent."""
+    return np.array(values, dtype=float if None in values else None)
+
+
+def _columns(name: str, values: Sequence[Any], records: Sequence[Record]) -> dict[str, Any]:
+    """The columns of a field, by their names."""
+    if name == "label":
+        return {}
+    if name in FIGURES:
+        found: dict[str, Any] = {f"{name}.{part}": [value and value.get(part) for value in values] for part in FIGURES[name]}
+        if name == "latency_s":
+            found["latency_s.warnings"] = ["; ".join(value.get("warnings", ())) if value else "" for value in values]
+        return found
+    if name == "latency_kinds_s":
+        if not any(values):
+            return {}
+        kinds = {kind: [value and value[kind] for value in values] for kind in KINDS}
+        return {
+            f"{name}.{kind}.{part}": _numbers([value and value.get(part) for value in of])
+            for kind, of in kinds.items()
+            for part in KIND_FIGURES
+        }
+    if name == "energy_j":
+        tokens = [record["batch"] * record["tokens"] for record in records]
+        return {name: values, "energy_j_per_token": [v if v is None else v / each for v, each in zip(values, tokens, strict=True)]}
+    if any(isinstance(value, (dict, list)) for value in values):
+        shared: dict[str, str] = {}  # of many equal texts one is kept
+        texts = (value if not isinstance(value, (dict, list)) else _json(value) for value in values)
+        return {name: [shared.setdefault(text, text) for text in texts]}
+    return {name: values}
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _device_words(environment: Mapping[str, Any] | None, device: str) -> str:

@@ -13,7 +13,9 @@ TOP = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"run", "train", "render", "laws", "cost_laws"},
+    {"bundle"},
     {"analysis", "sweep", "journal", "provenance", "results", "measure"},
+    {"records"},
     {"registry"},
     {"contract", "law", "presets", "workload"},
     {"files"},

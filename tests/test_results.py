@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from lisabench.errors import InputError
 from lisabench.journal import blank_record
-from lisabench.results import Run, curves, joined, samples_by_tokens, table
+from lisabench.results import Run, chosen, curves, joined, samples_by_tokens, table
 
 ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
 
@@ -38,7 +39,7 @@ def test_a_row_a_record_with_nested_fields_by_a_dot() -> None:
     assert first["latency_s.warnings"] == "noisy: x"
     assert first["memory_bytes.saved"] != first["memory_bytes.saved"]  # absent is NaN, never 0
     assert first["label"] == "Linear"
-    assert first["options"] == '{"key_dim": null}'
+    assert first["options"] == '{"key_dim":null}'
     assert second["latency_s.median"] != second["latency_s.median"]
 
 
@@ -108,3 +109,17 @@ def test_joined_runs_with_other_options_or_sizes_need_no_names() -> None:
     wide = made("b", [record(4, **OK)], given={"key_dim": 8})
     assert list(joined([made("a", [record(4, **OK)]), wide]).frame()["label"]) == ["linear", "linear (key_dim=8)"]
     assert list(joined([made("a", [record(4, **OK)]), made("b", [record(8, **OK)])]).frame()["label"]) == ["linear", "linear"]
+
+
+def test_records_are_chosen_by_the_values_of_their_fields() -> None:
+    run = made("a", [record(4, **OK), record(8, **OK), record(8, **OK, dtype="bf16")])
+    assert [each["tokens"] for each in chosen(run, ["tokens=8,16"]).records] == [8, 8]
+    assert [each["dtype"] for each in chosen(run, ["tokens=8", "dtype=bf16"]).records] == ["bf16"]
+    assert chosen(run, []).records == run.records
+    for wrong, words in (
+        ("colour=1", "unknown field in --where 'colour'"),
+        ("tokens", "write NAME=VALUE"),
+        ("dtype=fp8", "has no such record"),
+    ):
+        with pytest.raises(InputError, match=words):
+            chosen(run, [wrong])

@@ -1,0 +1,83 @@
+"""A journal's lines as records: read one by one, since a large run has gigabytes of them."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from lisabench.errors import InputError, RunError
+
+Record = dict[str, Any]
+SCHEMA = 1
+# Words that thousands of records share: kept once.
+REPEATED = ("kind", "op", "scope", "mode", "dtype", "device", "status", "reason", "backend", "environment", "data")
+REQUIRED = {"schema", "kind", "cell", "op", "status", "reason", "environment"}
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """What is said of a file that may not be read."""
+    return InputError(f"{str(path)!r} cannot be read ({error.strerror}); give a run that can")
+
+
+def parse(path: Path) -> tuple[list[Record], int]:
+    """The records of a journal, and the length of the whole lines that hold them.
+
+    A journal that is not there yet is empty: the run was stopped before its first cell. A torn last line is left out.
+
+    Raises:
+        InputError: it cannot be read, or is of another schema. RunError: it is damaged.
+    """
+    records, good = list[Record](), 0
+    torn: tuple[int, ValueError] | None = None
+    collecting = gc.isenabled()
+    gc.disable()  # it would look at all records again and again, none of which is garbage
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if torn:  # what is behind it shows that no crash cut it off
+                    raise RunError(f"{path} line {torn[0]} is damaged ({torn[1]}); restore the file from a copy or cut it there") from torn[
+                        1
+                    ]
+                try:
+                    record = orjson.loads(line)
+                except ValueError as error:
+                    torn = number, error
+                    continue
+                if not line.endswith(b"\n"):
+                    break  # its writing was cut off, even if it happens to read well
+                records.append(_checked(record, path, number))
+                good += len(line)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        if collecting:
+            gc.enable()
+    return records, good
+
+
+def _checked(record: Any, path: Path, number: int) -> Record:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        schema = record.get("schema") if isinstance(record, dict) else None
+        raise InputError(f"{path} line {number} has schema {schema!r}; this lisabench reads {SCHEMA}")
+    if missing := REQUIRED - record.keys():
+        raise RunError(
+            f"{path} line {number} is damaged (it lacks {', '.join(sorted(missing))}); restore the file from a copy or cut it there"
+        )
+    for name in REPEATED:
+        if isinstance(value := record.get(name), str):
+            record[name] = sys.intern(value)
+    return record
+
+
+def without_samples(record: Record) -> Record:
+    """The record itself, rid of its latency's raw samples where the medians of their rounds are there."""
+    latency = record.get("latency_s")
+    if latency and latency.get("rounds"):
+        latency.pop("samples", None)
+    return record
