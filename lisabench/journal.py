@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from lisabench.errors import InputError, RunError
 from lisabench.files import write_whole
 from lisabench.records import SCHEMA as SCHEMA
 from lisabench.records import Record as Record
-from lisabench.records import parse, unreadable, without_samples
+from lisabench.records import parse, unreadable
 
 JOURNAL, PLAN, ENVIRONMENT, LOCK = "journal.jsonl", "plan.json", "environment.json", ".lock"
 FREE_BYTES_NEEDED = 16 * 2**20
@@ -61,18 +61,17 @@ def is_settled(record: Record) -> bool:
     return not (record["status"] == "skipped" and str(record["reason"]).startswith(BUDGET))
 
 
-def read_records(run: Path, *, samples: bool = True) -> list[Record]:
+def read_records(run: Path, *, trimmed: Callable[[Record], Record] = lambda record: record) -> list[Record]:
     """The records of a run, the last of each cell, in the order in which the cells were first met; a torn last line is left out.
 
-    `samples`: False leaves out the raw samples of a latency where its rounds' medians are there, which is most of a record.
+    `trimmed` takes from each record, as it is read, what is not needed; see `records.without_samples`.
 
     Raises:
         InputError: there is no run, or its journal holds something else than records.
     """
     if not is_run(run):
         raise _no_run(run)
-    found = parse(run / JOURNAL)[0]
-    return _latest(found if samples else map(without_samples, found))
+    return _latest(parse(run / JOURNAL, trimmed)[0])
 
 
 def read_plan(run: Path) -> dict[str, Any]:

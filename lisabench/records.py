@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ def unreadable(path: Path, error: OSError) -> InputError:
     return InputError(f"{str(path)!r} cannot be read ({error.strerror}); give a run that can")
 
 
-def parse(path: Path) -> tuple[list[Record], int]:
+def parse(path: Path, trimmed: Callable[[Record], Record] = lambda record: record) -> tuple[list[Record], int]:
     """The records of a journal, and the length of the whole lines that hold them.
 
     A journal that is not there yet is empty: the run was stopped before its first cell. A torn last line is left out.
+    `trimmed` takes from each record, as it is read, what is not needed.
 
     Raises:
         InputError: it cannot be read, or is of another schema. RunError: it is damaged.
@@ -49,7 +51,7 @@ def parse(path: Path) -> tuple[list[Record], int]:
                     continue
                 if not line.endswith(b"\n"):
                     break  # its writing was cut off, even if it happens to read well
-                records.append(_checked(record, path, number))
+                records.append(trimmed(_checked(record, path, number)))
                 good += len(line)
     except FileNotFoundError:
         pass

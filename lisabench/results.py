@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +77,13 @@ class Run:
         return table(self.records, labels=labels, families=families, environments=self.environments)
 
 
-def read_run(path: Path, *, kind: str = "scale", samples: bool = True) -> Run:
-    """Reads a run's folder, without raw samples where `samples` is False and the medians of their rounds are there.
+def read_run(path: Path, *, kind: str = "scale", trimmed: Callable[[Record], Record] = lambda record: record) -> Run:
+    """Reads a run's folder; `trimmed` takes from each record, as it is read, what is not needed.
 
     Raises:
         InputError: there is no run, or it is one of another kind.
     """
-    plan, records = read_plan(path), read_records(path, samples=samples)
+    plan, records = read_plan(path), read_records(path, trimmed=trimmed)
     if plan.get("kind") != kind:
         raise InputError(
             f"{str(path)!r} was written by `lisabench {COMMANDS.get(plan.get('kind', ''), 'something else')}`; give a run of `lisabench {COMMANDS[kind]}`"

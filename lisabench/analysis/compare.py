@@ -1,75 +1,226 @@
-"""Whether a new run is faster than an old one, said only when three separate criteria agree."""
+"""Which cells two runs share, and whether one is faster: said only when separate criteria agree, corrected for how many they are.
+
+What is tested are the medians of a cell's rounds, not its samples: those of one round share the machine's mood, so that a
+hundred of them say little more than the round. Two tests, since each has what the other lacks. Mann-Whitney assumes no
+distribution, but of 6 rounds against 6 it never gives less than 0.002, however far they are apart: among hundreds of cells
+a lone change could not be shown. Welch's t on the rounds' logarithms can show it, and is what is corrected.
+
+What no test on two runs can see is what moves a whole run: a busier neighbour, another layout of memory. Then many cells
+move, in operators whose code is the same; `mean_ratio` over all cells tells that, and so do the warnings of the records.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.stats import mannwhitneyu
+from scipy.special import stdtr
+from scipy.stats import false_discovery_control, mannwhitneyu
+from scipy.stats import t as student
 
-from lisabench.analysis.statistics import median_interval, resampled_medians, usable
+from lisabench.analysis.statistics import Array
 from lisabench.errors import InputError
+from lisabench.journal import Record
+from lisabench.results import CURVE, WORKLOAD, Run
 
-_DRAWS = 2000
-# Below this many samples the median has no 95% interval (see median_interval), so nothing can be told.
+# Below this many rounds a median has no 95% interval (see statistics.median_interval), so nothing can be told.
 _FEWEST = 6
+# Up to this many rounds a side the exact distribution of Mann-Whitney's U is cheap; above, the normal one is as good.
+_EXACT = 30
+# Records hold five digits: logarithms of rounds are not known better, even where all rounds are equal.
+_ROUNDED = 1e-5
+
+Latency = Mapping[str, Any]
+"""`latency_s` of a record: `median`, `ci_low`, `ci_high`, and `rounds`, or `samples` where a record has no rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `compare` found: new / base as a ratio of medians with its 95% interval, and the Mann-Whitney p (two-sided)."""
+    """What `compare` found of a cell: new / base as a ratio of medians with its 95% interval, the p of Mann-Whitney (two-sided), and that
+    of Welch's t, adjusted for the number of cells."""
 
     verdict: Literal["faster", "slower", "same", "can't tell"]
     ratio: float
     ci_low: float
     ci_high: float
     p_value: float
+    p_adjusted: float
 
 
-Interval = tuple[float, float]
+def compare(base: Sequence[Latency], new: Sequence[Latency], *, threshold: float = 0.05, alpha: float = 0.01) -> list[Verdict]:
+    """Compares the latencies of cells of two runs, pair by pair; lower is better, so a ratio new / base below 1 is "faster".
 
+    "faster" and "slower" need all of: the recorded 95% intervals of the two medians are apart, Mann-Whitney gives p < `alpha`,
+    Welch's t gives p < `alpha` after Benjamini and Hochberg's correction over all cells, and the ratio is beyond `threshold`,
+    that is above 1 + threshold or below its reciprocal (the same factor both ways). "same": the whole interval of the ratio is
+    within the threshold. Else, and with fewer than 6 rounds a side, "can't tell".
 
-def compare(
-    base_samples: ArrayLike,
-    new_samples: ArrayLike,
-    *,
-    intervals: tuple[Interval, Interval] | None = None,
-    threshold: float = 0.05,
-    alpha: float = 0.002,
-) -> Verdict:
-    """Compares raw samples of two runs of one cell; lower is better, so a ratio new / base below 1 is "faster".
+    The correction bounds the share of false ones among the cells called faster or slower, at `alpha`, whatever their number;
+    where nothing changed, so the chance that there is any. Holm's would bound that chance always, at the price of seeing less
+    the more cells there are. Cells of one workload are measured in turns, so their errors go together: there it holds too.
 
-    "faster" and "slower" need all of: the 95% intervals of the two medians are apart, Mann-Whitney gives p < `alpha`, and the
-    ratio is beyond `threshold`, that is above 1 + threshold or below its reciprocal (the same factor both ways).
-    `intervals`: those of the two medians as they were recorded, which also cover what moved between rounds; without them
-    they are made from the samples, as if these were independent of each other.
-    "same": the ratio's whole bootstrap interval is within the threshold. Else, and with fewer than 6 samples a side, "can't tell".
-    Samples that are not finite and positive are left out.
+    The ratio's interval combines those of the medians on a logarithmic scale, each side by the root of the sum of squares.
 
-    Raises: InputError when a run has no usable sample, `threshold` is negative or `alpha` is not within 0 and 1.
-    Source: asv (airspeed velocity), which takes p < 0.002 and apart intervals as evidence for a regression.
+    Raises: InputError when a figure is not finite and positive, `threshold` is negative or `alpha` is not within 0 and 1.
+    Source: Benjamini and Hochberg (1995), under dependence Benjamini and Yekutieli (2001); Welch (1947); the interval: Zou and
+    Donner, Construction of confidence limits about effect measures (2008); the pair of criteria: asv (airspeed velocity).
     """
     if not (threshold >= 0 and 0 < alpha < 1):
         raise InputError(f"compare needs threshold >= 0 and alpha between 0 and 1, given {threshold} and {alpha}")
-    base, new = usable(base_samples), usable(new_samples)
-    if base.size == 0 or new.size == 0:
-        raise InputError(f"compare needs positive samples of both runs, given {base.size} of the old and {new.size} of the new")
+    if not base:
+        return []
+    (old, old_low, old_high), (now, now_low, now_high) = (_logs([[one[k] for k in _ENDS] for one in of]).T for of in (base, new))
+    change = now - old
+    low, high = change - np.hypot(now - now_low, old_high - old), change + np.hypot(now_high - now, old - old_low)
+    p_values, p_means, rounds = _tests([_rounds(one) for one in base], [_rounds(one) for one in new])
+    adjusted = false_discovery_control(p_means)
 
-    ratio = float(np.median(new) / np.median(base))
-    generator = np.random.default_rng(0)
-    ratios = resampled_medians(new, _DRAWS, generator) / resampled_medians(base, _DRAWS, generator)
-    low, high = (float(end) for end in np.quantile(ratios, (0.025, 0.975)))
-    p_value = float(mannwhitneyu(base, new).pvalue)
+    bound = math.log1p(threshold)
+    apart = (now_high < old_low) | (old_high < now_low)
+    changed = apart & (p_values < alpha) & (adjusted < alpha) & (abs(change) > bound)
+    same = (-bound <= low) & (high <= bound)
+    verdicts = np.select(
+        [rounds < _FEWEST, changed & (change < 0), changed, same], ["can't tell", "faster", "slower", "same"], "can't tell"
+    )
+    columns = (verdicts, *np.exp([change, low, high]), p_values, adjusted)
+    names = ("verdict", "ratio", "ci_low", "ci_high", "p_value", "p_adjusted")
+    return [Verdict(**dict(zip(names, row, strict=True))) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
-    (base_low, base_high), (new_low, new_high) = intervals or (median_interval(base), median_interval(new))
-    apart = new_high < base_low or base_high < new_low
-    bound = 1 + threshold
-    verdict: Literal["faster", "slower", "same", "can't tell"] = "can't tell"
-    if min(base.size, new.size) >= _FEWEST:
-        if apart and p_value < alpha and not 1 / bound <= ratio <= bound:
-            verdict = "faster" if ratio < 1 else "slower"
-        elif 1 / bound <= low and high <= bound:
-            verdict = "same"
-    return Verdict(verdict=verdict, ratio=ratio, ci_low=min(low, ratio), ci_high=max(high, ratio), p_value=p_value)
+
+def mean_ratio(verdicts: Iterable[Verdict]) -> tuple[float, float, float]:
+    """The geometric mean of some cells' ratios and its 95% interval: Student's t over their logarithms, of one cell its own.
+
+    What moves a whole cell from one run to the next is in this interval, as it is not in those of the cells.
+    """
+    found = list(verdicts)
+    if len(found) == 1:
+        return found[0].ratio, found[0].ci_low, found[0].ci_high
+    logs = np.log([one.ratio for one in found])
+    half = student.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    low, middle, high = np.exp(logs.mean() + np.array([-half, 0, half])).tolist()
+    return middle, low, high
+
+
+_NEEDED = ("cell", "op", "options", *WORKLOAD, "status", "reason", "environment")
+
+
+def trimmed(record: Record) -> Record:
+    """What a comparison needs of a record: a tenth of it, so that two large runs fit into memory."""
+    latency = record["latency_s"]
+    named = ("median", "ci_low", "ci_high", "warnings", "rounds" if latency and latency.get("rounds") else "samples")
+    return {name: record[name] for name in _NEEDED} | {"latency_s": latency and {name: latency.get(name) for name in named}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The cells of two runs: those finished in both, those finished only before or only now though both have them, and the finished ones
+    that the other run does not have."""
+
+    finished: list[tuple[Record, Record]]
+    stopped: list[tuple[Record, Record]]
+    started: list[tuple[Record, Record]]
+    only_base: list[Record]
+    only_new: list[Record]
+
+
+def paired(base: Run, new: Run) -> Pairs:
+    """Cells of equal content: operator, options, an own file's text, and workload.
+
+    Raises: InputError when both are one run, or share no finished cell; it says what keeps them apart.
+    """
+    if base.path.resolve() == new.path.resolve():
+        raise InputError(f"{str(base.path)!r} and {str(new.path)!r} are the same run; give two runs of the same cells")
+    before, after = ({record["cell"]: record for record in run.records} for run in (base, new))
+    both = [(record, after[cell]) for cell, record in before.items() if cell in after]
+    pairs = Pairs(
+        finished=[pair for pair in both if _finished(pair[0]) and _finished(pair[1])],
+        stopped=[pair for pair in both if _finished(pair[0]) and not _finished(pair[1])],
+        started=[pair for pair in both if _finished(pair[1]) and not _finished(pair[0])],
+        only_base=[record for cell, record in before.items() if cell not in after and _finished(record)],
+        only_new=[record for cell, record in after.items() if cell not in before and _finished(record)],
+    )
+    if not pairs.finished:
+        words = f"{str(base.path)!r} and {str(new.path)!r} share no finished cell: {_why_apart(base, new)}"
+        raise InputError(f"{words}; measure the same operators at the same workloads in both")
+    return pairs
+
+
+def _finished(record: Record) -> bool:
+    return record["status"] == "ok" and record["latency_s"] is not None
+
+
+def operator_of(record: Record) -> str:
+    """The operator's name, without the path of a user's own file."""
+    name: str = record["op"]
+    return name.rpartition(":")[2] if ".py:" in name else name
+
+
+def _why_apart(base: Run, new: Run) -> str:
+    """What keeps the finished cells of two runs apart: the first of operators, options and workload that no two have in common."""
+    finished = [[record for record in run.records if _finished(record)] for run in (base, new)]
+    for run, records in zip((base, new), finished, strict=True):
+        if not records:
+            counts = Counter(record["status"] for record in run.records)
+            return f"none of {str(run.path)!r} finished ({', '.join(f'{count} {status}' for status, count in counts.items())})"
+    ops = [{operator_of(record) for record in records} for records in finished]
+    if ops[0].isdisjoint(ops[1]):
+        return f"they differ in operators ({_some(ops[0])} and {_some(ops[1])})"
+    sides = [[record for record in records if operator_of(record) in ops[0] & ops[1]] for records in finished]
+    for names in (("options", *CURVE, "tokens"), ("height", "width")):
+        held = {name: [{_stated(record, name) for record in records} for records in sides] for name in names}
+        apart = [f"{name} ({_some(old)} and {_some(now)})" for name, (old, now) in held.items() if old.isdisjoint(now)]
+        if apart:
+            return f"they differ in {', '.join(apart)}"
+    contents = [{(operator_of(record), *(_stated(record, name) for name in ("options", *WORKLOAD))) for record in side} for side in sides]
+    changed = {cell[0] for cell in contents[0] & contents[1]}
+    return f"the files of {_some(changed)} have changed between them" if changed else "no combination of their axes is in both"
+
+
+def _stated(record: Record, name: str) -> Any:
+    return json.dumps(record[name], sort_keys=True) if name == "options" else record[name]
+
+
+def _some(values: Iterable[Any], most: int = 3) -> str:
+    ordered = sorted(values, key=lambda value: (str(type(value)), value))
+    return ", ".join(map(str, ordered[:most])) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
+_ENDS = ("median", "ci_low", "ci_high")
+
+
+def _rounds(latency: Latency) -> Sequence[float]:
+    found: Sequence[float] = latency.get("rounds") or latency["samples"]
+    return found
+
+
+def _logs(values: Sequence[Sequence[float]]) -> Array:
+    found = np.array(values, dtype=float)
+    if not (np.isfinite(found) & (found > 0)).all():
+        raise InputError("a latency is no positive number; restore the journal from a copy, or measure again")
+    return np.asarray(np.log(found))
+
+
+def _tests(base: Sequence[Sequence[float]], new: Sequence[Sequence[float]]) -> tuple[Array, Array, Array]:
+    """Mann-Whitney's p and Welch's of every cell, and the rounds of the side that has fewer. Cells with as many rounds go together."""
+    counts = np.array([[len(one), len(other)] for one, other in zip(base, new, strict=True)])
+    ranked, means = np.ones(len(counts)), np.ones(len(counts))
+    for pair in np.unique(counts, axis=0):
+        if min(pair) >= _FEWEST:
+            (places,) = (counts == pair).all(axis=1).nonzero()
+            old, now = (_logs([of[place] for place in places]) for of in (base, new))
+            ranked[places] = mannwhitneyu(old, now, axis=1, method="exact" if max(pair) <= _EXACT else "asymptotic").pvalue
+            means[places] = _welch(old, now)
+    return ranked, means, counts.min(axis=1)
+
+
+def _welch(base: Array, new: Array) -> Array:
+    """Welch's two-sided p for the means of rows."""
+    parts = [np.maximum(of.var(axis=1, ddof=1), _ROUNDED**2) / of.shape[1] for of in (base, new)]
+    error = parts[0] + parts[1]
+    freedom = error**2 / sum(part**2 / (of.shape[1] - 1) for part, of in zip(parts, (base, new), strict=True))
+    return np.asarray(2 * stdtr(freedom, -abs(new.mean(axis=1) - base.mean(axis=1)) / np.sqrt(error)))

@@ -58,6 +58,11 @@ def resampled_medians(samples: Array, draws: int, generator: np.random.Generator
     return np.asarray((values[_index(lower, count)] + values[_index(upper, count)]) / 2)
 
 
+def median_errors(samples: Array, draws: int, generator: np.random.Generator) -> Array:
+    """Bootstrap errors of the logarithm of the median of positive `samples`: shape [draws]; 0 without samples."""
+    return np.log(resampled_medians(samples, draws, generator) / np.median(samples)) if samples.size else np.zeros(draws)
+
+
 def usable(samples: ArrayLike) -> Array:
     """The finite, positive numbers among `samples` (a sequence or one number), as a flat array."""
     values = np.asarray(samples, dtype=float).ravel()
@@ -69,7 +74,7 @@ def check_settings(*, confidence: float, draws: int = 1) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, given {confidence}; 0.95 is usual")
     if draws < 1:
-        raise InputError(f"the bootstrap needs at least one draw, given {draws}; 300 is usual")
+        raise InputError(f"the bootstrap needs at least one draw, given {draws}; 500 is usual")
 
 
 def _index(uniform: Array, count: int) -> NDArray[np.intp]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from lisabench.errors import InputError, LisaBenchError, unknown
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lisabench.analysis.compare import Verdict
+    from lisabench.analysis.compare import Pairs, Verdict
     from lisabench.journal import Record
     from lisabench.results import Run
 
@@ -23,49 +23,71 @@ if TYPE_CHECKING:
 # What a narrow table leaves out, the first first.
 LEAST_NEEDED = ("base", "new", "95% interval")
 COLOURS = {"faster": "green", "slower": "red"}
+FORMATS = ("pdf", "png", "svg", "pgf")
+# Of more cells than this only those that changed are shown, at most so many; of more failures only the first.
+MOST_CELLS, MOST_FAILURES = 40, 10
+# As many operators that all moved one way are no chance.
+FEW_OPERATORS = 4
+STATED = ("cell", "op", "scope", "mode", "batch", "height", "width", "tokens", "dim", "heads", "dtype", "device", "compiled")
 
 
 class SlowerError(LisaBenchError):
-    """A cell became slower where that was declared a failure: exit code 1."""
+    """A cell became slower, or does not finish any more, where that was declared a failure: exit code 1."""
 
 
 def compare(
     base: Annotated[Path, typer.Argument(help="The run to compare with.", show_default=False)],
     new: Annotated[Path, typer.Argument(help="The newer run.", show_default=False)],
     threshold: Annotated[str, typer.Option(help="Changes up to this share count as the same: 5% or 0.05.")] = "5%",
-    fail_on: Annotated[str | None, typer.Option(help="slower: exit with 1 when a cell became slower.")] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(help="slower: exit with 1 when a cell became slower, or finished before and fails now.")
+    ] = None,
     mix: Annotated[
         bool, typer.Option("--mix", help="Compare runs that differ in machine, GPU, driver, threads or torch all the same.")
     ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw all ratios into this file (.pdf, .png, .svg or .pgf).", show_default=False)
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help=f"Show every cell; else, of over {MOST_CELLS}, those that changed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line a cell.")] = False,
 ) -> None:
     """Say of each cell that two runs share whether it is faster, slower, the same, or can't be told."""
     if fail_on not in (None, "slower"):
         raise unknown("--fail-on", str(fail_on), ["slower"])
+    if figure and figure.suffix.removeprefix(".") not in FORMATS:
+        raise InputError(f"--figure got {str(figure)!r}; valid: a file that ends in .{', .'.join(FORMATS)}")
     share = _share(threshold)
-    from lisabench.analysis.compare import compare as compare_samples
+    from lisabench.analysis.compare import compare as verdicts_of
+    from lisabench.analysis.compare import paired
+
+    runs = _read(base), _read(new)
+    pairs = paired(*runs)
+    _same_machine(pairs, *runs, mix=mix)
+    verdicts = verdicts_of(*([pair[side]["latency_s"] for pair in pairs.finished] for side in (0, 1)), threshold=share)
+    rows = [(*pair, verdict) for pair, verdict in zip(pairs.finished, verdicts, strict=True)]
+    if as_json:
+        for line in _json_lines(rows, pairs):
+            print(json.dumps(line))
+    else:
+        _print(rows, pairs, runs[1], show_all=show_all)
+    if figure:
+        from lisabench.render.comparison import draw
+        from lisabench.render.page import save
+
+        save(draw(rows, runs[1], threshold=share), figure.parent, figure.stem, [figure.suffix[1:]])
+    if fail_on == "slower":
+        _fail_if_slower(rows, pairs, base)
+
+
+def _read(path: Path) -> Run:
+    import gc
+
+    from lisabench.analysis.compare import trimmed
     from lisabench.results import read_run
 
-    runs = read_run(base), read_run(new)
-    pairs = _pairs(*runs)
-    _same_machine(pairs, *runs, mix=mix)
-    rows = []
-    for before, after in pairs:
-        base_s, new_s = before["latency_s"], after["latency_s"]
-        intervals = (base_s["ci_low"], base_s["ci_high"]), (new_s["ci_low"], new_s["ci_high"])
-        verdict = compare_samples(base_s["samples"], new_s["samples"], intervals=intervals, threshold=share)
-        rows.append((before, after, verdict))
-    if as_json:
-        for before, after, verdict in rows:
-            ends = {"ratio": verdict.ratio, "ratio_ci_low": verdict.ci_low, "ratio_ci_high": verdict.ci_high}
-            named = {name: before[name] for name in ("cell", "op", "mode", "batch", "tokens", "dtype")}
-            medians = {"base_s": before["latency_s"]["median"], "new_s": after["latency_s"]["median"]}
-            print(json.dumps(named | medians | ends | {"verdict": verdict.verdict}))
-    else:
-        _print(rows, runs[1])
-    slower = sum(verdict.verdict == "slower" for _, _, verdict in rows)
-    if fail_on == "slower" and slower:
-        raise SlowerError(f"{slower} of {len(rows)} cells are slower than in {str(base)!r}; see the lines above")
+    run = read_run(path, trimmed=trimmed)
+    gc.freeze()  # the records stay to the end: looking for garbage among them takes as long as comparing them
+    return run
 
 
 def _share(text: str) -> float:
@@ -78,23 +100,12 @@ def _share(text: str) -> float:
     return share
 
 
-def _pairs(base: Run, new: Run) -> list[tuple[Record, Record]]:
-    """Finished cells of equal content in both runs."""
-    before = {record["cell"]: record for record in base.records if record["status"] == "ok" and record["latency_s"]}
-    shared = [(before[record["cell"]], record) for record in new.records if record["cell"] in before and record["status"] == "ok"]
-    if not shared:
-        raise InputError(
-            f"{str(base.path)!r} and {str(new.path)!r} share no finished cell; measure the same operators at the same workloads in both"
-        )
-    return shared
-
-
-def _same_machine(pairs: list[tuple[Record, Record]], base: Run, new: Run, *, mix: bool) -> None:
+def _same_machine(pairs: Pairs, base: Run, new: Run, *, mix: bool) -> None:
     """InputError where a cell's two environments differ in what matters to times; with `mix` a message on stderr."""
     from lisabench.cli.console import lines, messages
     from lisabench.provenance import differences, in_words, once, refusal
 
-    hashes = dict.fromkeys((before["environment"], after["environment"]) for before, after in pairs)
+    hashes = dict.fromkeys((before["environment"], after["environment"]) for before, after in pairs.finished)
     found = once(
         difference
         for before, after in hashes
@@ -106,27 +117,75 @@ def _same_machine(pairs: list[tuple[Record, Record]], base: Run, new: Run, *, mi
         lines(messages(), f"the runs differ in {in_words(found)}")
 
 
-def _print(rows: Sequence[Row], new: Run) -> None:
-    from collections import Counter
+def _json_lines(rows: Sequence[Row], pairs: Pairs) -> Iterator[dict[str, Any]]:
+    """Every cell that finished in either run; without a verdict where it did not in both."""
+    for before, after, verdict in rows:
+        medians = {"base_s": before["latency_s"]["median"], "new_s": after["latency_s"]["median"]}
+        ends = {"ratio": verdict.ratio, "ratio_ci_low": verdict.ci_low, "ratio_ci_high": verdict.ci_high}
+        tests = {"p_value": verdict.p_value, "p_adjusted": verdict.p_adjusted}
+        yield _stated(before, after) | medians | ends | tests | {"verdict": verdict.verdict}
+    alone: list[tuple[Record | None, Record | None]] = [*pairs.stopped, *pairs.started]
+    alone += [(record, None) for record in pairs.only_base] + [(None, record) for record in pairs.only_new]
+    yield from (_stated(before, after) | {"verdict": None} for before, after in alone)
 
-    from lisabench.cli.console import fitting, results
+
+def _stated(before: Record | None, after: Record | None) -> dict[str, Any]:
+    record = before or after
+    assert record
+    statuses = {"base_status": before and before["status"], "new_status": after and after["status"]}
+    return {name: record[name] for name in STATED} | statuses
+
+
+def _fail_if_slower(rows: Sequence[Row], pairs: Pairs, base: Path) -> None:
+    """A cell for which the budget had no room, or that was skipped since a smaller one failed, says nothing by itself."""
+    slower = sum(verdict.verdict == "slower" for _, _, verdict in rows)
+    failed = sum(after["status"] != "skipped" for _, after in pairs.stopped)
+    words = [f"{slower} of {len(rows)} cells are slower than in {str(base)!r}"] if slower else []
+    words += [f"{failed} that finished there fail"] if failed else []
+    if words:
+        raise SlowerError(f"{' and '.join(words)}; see the lines above")
+
+
+def _print(rows: Sequence[Row], pairs: Pairs, new: Run, *, show_all: bool) -> None:
+    from lisabench.cli.console import fitting, lines, results
 
     console = results()
-    console.print(fitting(console, lambda omitted: _table(rows, new, omitted), LEAST_NEEDED, whole="--json"))
-    counts = Counter(verdict.verdict for _, _, verdict in rows)
-    print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+    shown = rows if show_all or len(rows) <= MOST_CELLS else _most_changed(rows)
+    if shown:
+        axes = _axes([record for _, record, _ in rows])
+        console.print(fitting(console, lambda omitted: _table(shown, new, axes, omitted), LEAST_NEEDED, whole="--json"))
+    if len(shown) < len(rows):
+        lines(console, f"{len(rows) - len(shown):,} of {len(rows):,} cells are not shown: {_counts(rows, shown)}; --all shows them")
+    groups = _by_operator(rows, new)
+    if len(groups) > 1:
+        console.print(
+            fitting(console, lambda omitted: _summary(groups, omitted), ("cells", "same", "95% interval"), whole="a wider terminal")
+        )
+    lines(console, *_notes(rows, groups), *_failures(pairs, new, show_all=show_all))
 
 
-def _table(rows: Sequence[Row], new: Run, omitted: Sequence[str]) -> Table:
+def _most_changed(rows: Sequence[Row]) -> list[Row]:
+    """The cells that are faster or slower, those that changed most first."""
+    changed = [row for row in rows if row[2].verdict in COLOURS]
+    return sorted(changed, key=lambda row: -max(row[2].ratio, 1 / row[2].ratio))[:MOST_CELLS]
+
+
+def _counts(rows: Sequence[Row], without: Sequence[Row] = ()) -> str:
+    from collections import Counter
+
+    counts = Counter(row[2].verdict for row in rows)
+    counts.subtract(row[2].verdict for row in without)
+    return ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common() if count)
+
+
+def _table(rows: Sequence[Row], new: Run, axes: Sequence[str], omitted: Sequence[str]) -> Table:
     """A line a cell: the axes that vary, the operator, both times, and what became of them. Only the operator's name may be broken."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     from lisabench import units
+    from lisabench.render.terminal import new_table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    axes = _axes([record for _, record, _ in rows])
+    table = new_table("")
     names = [name for name in ("tokens", *axes, "operator", "base", "new", "new / base", "95% interval", "verdict") if name not in omitted]
     for name in names:
         words = name in ("operator", "mode", "dtype", "verdict")
@@ -134,8 +193,8 @@ def _table(rows: Sequence[Row], new: Run, omitted: Sequence[str]) -> Table:
     for before, after, verdict in rows:
         shown: dict[str, str | Text] = {
             "tokens": f"{after['tokens']:,}",
-            "operator": Text(new.label(after["op"])),
-            "verdict": verdict.verdict,
+            "operator": Text(new.label_of(after)),
+            "verdict": verdict.verdict + ("*" if verdict.verdict in COLOURS and _is_warned(before, after) else ""),
         }
         shown |= {name: units.seconds(record["latency_s"]["median"]) for name, record in (("base", before), ("new", after))}
         shown |= {"new / base": f"{verdict.ratio:.2f}", "95% interval": f"{verdict.ci_low:.2f} to {verdict.ci_high:.2f}"}
@@ -151,3 +210,66 @@ def _axes(records: Sequence[Record]) -> list[str]:
     grids = {(record["tokens"], record["height"], record["width"]) for record in records}
     varying = [name for name in CURVE if len({record[name] for record in records}) > 1]
     return [*(["grid"] if len(grids) > len({tokens for tokens, *_ in grids}) else []), *varying]
+
+
+def _by_operator(rows: Sequence[Row], new: Run) -> dict[str, list[Verdict]]:
+    groups: dict[str, list[Verdict]] = {}
+    for _, after, verdict in rows:
+        groups.setdefault(new.label_of(after), []).append(verdict)
+    return groups
+
+
+def _summary(groups: dict[str, list[Verdict]], omitted: Sequence[str]) -> Table:
+    """A line an operator: the verdicts' counts and the geometric mean of the ratios, the slowest first."""
+    from collections import Counter
+
+    from rich.text import Text
+
+    from lisabench.analysis.compare import mean_ratio
+    from lisabench.render.terminal import new_table
+
+    table = new_table("")
+    names = ("operator", "cells", "faster", "slower", "same", "can't tell", "mean ratio", "95% interval")
+    for name in (kept := [name for name in names if name not in omitted]):
+        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=name != "operator", overflow="fold")
+    means = {label: mean_ratio(verdicts) for label, verdicts in groups.items()}
+    for label in sorted(groups, key=lambda label: (-means[label][0], label)):
+        counts: Counter[str] = Counter(one.verdict for one in groups[label])
+        mean, low, high = means[label]
+        shown: dict[str, str | Text] = {"operator": Text(label), "cells": f"{len(groups[label]):,}", "mean ratio": f"{mean:.3f}"}
+        shown |= {"95% interval": f"{low:.3f} to {high:.3f}"}
+        table.add_row(*(shown.get(name, f"{counts[name]:,}") for name in kept))
+    return table
+
+
+def _failures(pairs: Pairs, new: Run, *, show_all: bool) -> Iterator[str]:
+    """Cells that finished in one run only."""
+    for pair in (told := pairs.stopped + pairs.started)[: None if show_all else MOST_FAILURES]:
+        before, after = pair
+        reason = next((f" ({record['reason']})" for record in pair if record["reason"]), "")
+        yield f"{new.label_of(after)} at {after['tokens']:,} tokens: was {before['status']}, now {after['status']}{reason}"
+    if not show_all and len(told) > MOST_FAILURES:
+        yield f"{len(told) - MOST_FAILURES:,} more finished in one run only; --all shows them"
+    for where, records in (("base", pairs.only_base), ("new", pairs.only_new)):
+        if records:
+            yield f"{len(records):,} cell{'s' if len(records) > 1 else ''} only in the {where} run"
+
+
+def _notes(rows: Sequence[Row], groups: dict[str, list[Verdict]]) -> Iterator[str]:
+    """The verdicts in a sentence, and what speaks against trusting them: noisy cells, and operators that all moved one way."""
+    from lisabench.analysis.compare import mean_ratio
+
+    mean, low, high = mean_ratio(verdict for *_, verdict in rows)
+    cells = f"{len(rows):,} cells" if len(rows) > 1 else "1 cell"
+    yield f"{_counts(rows)} of {cells}; new / base is {mean:.3f} ({low:.3f} to {high:.3f}) in the geometric mean"
+    if len(groups) >= FEW_OPERATORS and len({mean_ratio(verdicts)[0] > 1 for verdicts in groups.values()}) == 1 and not low <= 1 <= high:
+        yield f"all {len(groups)} operators moved the same way: where their code did not change, the machine did"
+    changed = [row for row in rows if row[2].verdict in COLOURS]
+    warned = sum(_is_warned(before, after) for before, after, _ in changed)
+    if warned:
+        words = "carry warnings of noise in one of the runs" if warned > 1 else "carries a warning of noise in one of the runs"
+        yield f"* {warned:,} of the {len(changed):,} that changed {words}: measure again before you trust them"
+
+
+def _is_warned(before: Record, after: Record) -> bool:
+    return bool(before["latency_s"].get("warnings") or after["latency_s"].get("warnings"))

@@ -1,7 +1,8 @@
-"""`lisabench report`: renders runs again, tables, fits and figures."""
+"""`lisabench report`: renders runs again: tables, fits, figures, a page; and bundles them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,71 +12,143 @@ import typer
 from lisabench.errors import InputError
 
 if TYPE_CHECKING:
+    from lisabench.render.outputs import Look
     from lisabench.results import Run
+
+VENUE, WIDTH, FORMATS, JOINED = "cvpr", "full", "pdf,png", "joined"
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; those of train-small are shown together.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or one bundle FILE.zip; several are joined.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Where files go. [default: the run's folder; of several `joined` in the first; of a bundle FILE]")
+    ] = None,
+    venue: Annotated[str, typer.Option(help="Whose column widths and fonts figures have: cvpr, neurips, ieee, slides, ...")] = VENUE,
+    width: Annotated[str, typer.Option(help="full or column.")] = WIDTH,
+    formats: Annotated[str, typer.Option("--format", help="Of figures, a comma list: pdf, png, svg, pgf.")] = FORMATS,
+    bundle: Annotated[
+        Path | None, typer.Option(help="FILE.zip: the runs and all that is rendered, for a paper's supplement.", show_default=False)
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE,VALUE: only cells with these, such as dtype=bf16 or batch=1,8; repeatable.")
+    ] = None,
     mix: Annotated[
         bool, typer.Option("--mix", help="Render runs measured on machines that differ in GPU, driver, threads or torch all the same.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Results only, no messages.")] = False,
 ) -> None:
-    """Render runs: print tables and for sweeps fits, write results.csv and figures.
+    """Render runs: print tables and fits, write figures, LaTeX tables, a page and results.csv.
 
-    Runs of train-small are joined, a panel a data set; given beside sweeps, accuracy is drawn against the sweeps' latency too.
+    Several sweeps are joined, a panel a device, and so are runs of train-small; given together, accuracy is drawn against the sweeps'
+    latency too.
     """
-    from lisabench.cli import accuracy, session
+    from lisabench.bundle import SUFFIX, check_name, pack
+
+    if bundle is not None:
+        check_name(bundle)
+    look = _look(venue, width, formats)
+    paths, target = list(runs), out
+    if any(path.suffix.lower() == SUFFIX and path.is_file() for path in paths):
+        paths, target = _unpacked(paths, out)
+    sweeps, trainings = _read(paths, where or [])
+    # All runs are whole, and fit together, before the first is shown.
+    for alone in sweeps:
+        _one_machine([alone], mix=mix, quiet=quiet)
+    if len(sweeps) > 1:
+        _one_machine(sweeps, mix=mix, quiet=quiet, apart=True)
+    _one_machine(trainings, mix=mix, quiet=quiet)
+    found = [*sweeps, *trainings]
+    folder = target or (found[0].path if len(found) == 1 else found[0].path / JOINED)
+    _print(sweeps, trainings)
+    from lisabench.cli.written import tell
+    from lisabench.render.outputs import write_all
+
+    written = write_all(sweeps, trainings, folder, look=look, command=["lisabench", *sys.argv[1:]])
+    if not quiet:
+        tell(found, written, folder)
+        _tell_join(sweeps, trainings, written.figures)
+    if bundle is not None:
+        pack(bundle, found, folder, written.files)
+        if not quiet:
+            _say(f"the bundle {bundle} has {bundle.stat().st_size / 2**20:.1f} MiB")
+
+
+def _look(venue: str, width: str, formats: str) -> Look:
+    from lisabench.render.outputs import Look
+    from lisabench.render.page import check_formats
+    from lisabench.render.venues import style_of
+
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in formats.split(",") if part.strip()))
+    check_formats(wanted)
+    return Look(style=style_of(venue, width), formats=wanted)
+
+
+def _unpacked(paths: Sequence[Path], out: Path | None) -> tuple[list[Path], Path]:
+    """A bundle's runs, taken out into `out` or into a folder of its name beside it, and that folder."""
+    from lisabench.bundle import unpack
+
+    if len(paths) > 1:
+        raise InputError(f"{len(paths)} arguments with a bundle among them; give the bundle alone, or take it out and give the runs in it")
+    into = out or paths[0].with_suffix("")
+    return unpack(paths[0], into), into
+
+
+def _read(paths: Sequence[Path], where: Sequence[str]) -> tuple[list[Run], list[Run]]:
+    """What is chosen of the sweeps and of the runs of trainings, each once."""
     from lisabench.journal import read_plan
-    from lisabench.results import read_run
+    from lisabench.records import without_samples
+    from lisabench.results import chosen, read_run
 
     once: dict[Path, Path] = {}
-    for run in runs:
-        once.setdefault(run.resolve(), run)
-    folders = list(once.values())
-    kinds = ["accuracy" if read_plan(run)["kind"] == "accuracy" else "scale" for run in folders]
-    found = [read_run(run, kind=kind) for run, kind in zip(folders, kinds, strict=True)]
-    sweeps, trainings = ([run for run, kind in zip(found, kinds, strict=True) if kind == wanted] for wanted in ("scale", "accuracy"))
-    # All runs are whole, and fit together, before the first is shown.
-    for alone in sweeps if not trainings else []:
-        _one_machine([alone], mix=mix, quiet=quiet)
-    for together in (sweeps if trainings else [], trainings):
-        _one_machine(together, mix=mix, quiet=quiet)
+    for path in paths:
+        once.setdefault(path.resolve(), path)
+    kinds = {path: "accuracy" if read_plan(path)["kind"] == "accuracy" else "scale" for path in once.values()}
+    found = {
+        kind: [chosen(read_run(path, kind=kind, trimmed=without_samples), where) for path in kinds if kinds[path] == kind]
+        for kind in ("scale", "accuracy")
+    }
+    return found["scale"], found["accuracy"]
+
+
+def _print(sweeps: Sequence[Run], trainings: Sequence[Run]) -> None:
+    from lisabench.cli import accuracy, session
+    from lisabench.cli.console import lines, results
+
     for sweep in sweeps:
-        session.show(sweep.path, as_json=False, quiet=quiet)
+        if len(sweeps) > 1:
+            lines(results(), f"{sweep.path}:", style="bold")
+        session.print_run(sweep)
     if trainings:
-        accuracy.show_runs(trainings, as_json=False, quiet=quiet)
-    if sweeps and trainings:
-        _join(trainings, sweeps, quiet=quiet)
+        accuracy.print_runs(trainings)
 
 
-def _join(trainings: Sequence[Run], sweeps: Sequence[Run], *, quiet: bool) -> None:
-    """Accuracy against the sweeps' latency, into the first run of trainings."""
-    from lisabench.analysis.accuracy import summarise
-    from lisabench.cli.console import lines, messages
-    from lisabench.render.accuracy import write_sweep_figure
-
-    written = write_sweep_figure(summarise(trainings), sweeps, trainings[0].path / "figures")
-    if quiet:
-        return
-    if written:
-        lines(messages(), f"accuracy against the sweep's latency is in {written[0]}")
-    else:
-        lines(
-            messages(), "accuracy is not drawn against the sweep's latency: no operator with the same options was trained and swept forward"
-        )
+def _tell_join(sweeps: Sequence[Run], trainings: Sequence[Run], figures: Sequence[Path]) -> None:
+    if sweeps and trainings and not any(path.stem == "accuracy-sweep-latency" for path in figures):
+        _say("accuracy is not drawn against the sweep's latency: no operator with the same options was trained and swept forward")
 
 
-def _one_machine(runs: Sequence[Run], *, mix: bool, quiet: bool) -> None:
-    """InputError where the finished records come from environments that differ in what matters; with `mix` a message on stderr."""
-    from lisabench.cli.console import lines, messages
+def _one_machine(runs: Sequence[Run], *, mix: bool, quiet: bool, apart: bool = False) -> None:
+    """InputError where the finished records come from environments that differ in what matters; with `mix` a message on stderr.
+
+    With `apart` devices of different names may differ: they stand in panels of their own.
+    """
     from lisabench.provenance import in_words, mixed, refusal
 
     environments = {key: environment for run in runs for key, environment in run.environments.items()}
-    used = [record["environment"] for run in runs for record in run.records if record["status"] == "ok"]
-    found = mixed(environments, used)
+    used: dict[str, list[str | None]] = {}
+    for run in runs:
+        for record in run.records:
+            if record["status"] == "ok":
+                used.setdefault(run.device_of(record) if apart else "", []).append(record["environment"])
+    found = [difference for hashes in used.values() for difference in mixed(environments, hashes)]
     subject = f"the machines that {' and '.join(repr(str(run.path)) for run in runs)} {'was' if len(runs) == 1 else 'were'} measured on"
     if found and not mix:
         raise InputError(refusal(subject, found, because="their times do not belong in one figure", then="renders it"))
     if found and not quiet:
-        lines(messages(), f"{subject} differ in {in_words(found)}")
+        _say(f"{subject} differ in {in_words(found)}")
+
+
+def _say(text: str) -> None:
+    from lisabench.cli.console import lines, messages
+
+    lines(messages(), text)

@@ -83,25 +83,15 @@ def run_and_render(
 
 
 def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
-    """Renders a run that is on disk: results.csv and figures beside it, the table and the fits on stdout."""
-    from rich.table import Table
-
-    from lisabench.render.bundle import render_run
-    from lisabench.render.growth import growth
-    from lisabench.render.terminal import notes
+    """Renders a run that is on disk: the table and the fits on stdout, all files beside it."""
+    from lisabench.cli.written import tell
+    from lisabench.render.outputs import write_all
     from lisabench.results import read_run
 
     run = read_run(out)
     if not as_json:
-        console = results()
-        console.print(fitting_table(run, console))
-        for part in growth(run):
-            if isinstance(part, Table):
-                console.print(part)
-            else:
-                lines(console, part)
-        lines(console, *notes(run), style="dim")
-    written = render_run(run)
+        print_run(run)
+    written = write_all([run], [], out)
     if quiet:
         return
     unfinished = {status: count for status, count in (statuses or {}).items() if status != "ok"}
@@ -111,7 +101,24 @@ def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None
             + ", ".join(f"{count} {status}" for status, count in sorted(unfinished.items()))
             + "; reasons stand in the table and the journal"
         )
-    _say(f"{len(run.records)} records, {written.figures} figures and results.csv are in {out}")
+    tell([run], written, out)
+
+
+def print_run(run: Run) -> None:
+    """A sweep's table, its laws of growth and what must be known beside them, on stdout."""
+    from rich.table import Table
+
+    from lisabench.render.growth import growth
+    from lisabench.render.terminal import notes
+
+    console = results()
+    console.print(fitting_table(run, console))
+    for part in growth(run):
+        if isinstance(part, Table):
+            console.print(part)
+        else:
+            lines(console, part)
+    lines(console, *notes(run), style="dim")
 
 
 def fitting_table(run: Run, console: Console) -> Group:

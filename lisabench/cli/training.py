@@ -55,7 +55,7 @@ def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float
     from lisabench.cli import accuracy
 
     try:
-        accuracy.show([out], as_json=as_json, quiet=quiet)
+        accuracy.show(out, as_json=as_json, quiet=quiet)
     except BaseException as stop:
         stop.add_note(f"stopped: all trainings are kept; show and draw them with: lisabench report {out}")
         raise

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from lisabench import units
 from lisabench.analysis.accuracy import Series, Span, by_data, data_name, front
 from lisabench.render import learning
-from lisabench.render.curves import FLOPS_NOTE
 from lisabench.render.marks import Axis, Mark, Panel, is_below, shows_chance
 from lisabench.render.page import save
 from lisabench.render.palette import CVPR_FULL, Style
+from lisabench.render.quantities import FLOPS_NOTE
 from lisabench.render.sweep_latency import SweepLatency, sweep_latency
 from lisabench.render.tradeoff import draw_panels
 from lisabench.render.training_notes import common, not_shown, own_up, seeds_note, warned
@@ -142,15 +142,17 @@ def figures(series: Sequence[Series], *, style: Style = CVPR_FULL) -> dict[str, 
     return learning.figures(series, style=style) | {name: figure for name, figure in found.items() if figure}
 
 
-def write_figures(series: Sequence[Series], folder: Path, *, prefix: str = "", formats: Sequence[str] = ("pdf", "png")) -> list[Path]:
+def write_figures(
+    series: Sequence[Series], folder: Path, *, prefix: str = "", formats: Sequence[str] = ("pdf", "png"), style: Style = CVPR_FULL
+) -> list[Path]:
     """Draws and saves every figure, its name begun by a prefix; returns the paths, none where no training has finished."""
-    return [path for name, figure in figures(series).items() for path in save(figure, folder, prefix + name, formats)]
+    return [path for name, figure in figures(series, style=style).items() for path in save(figure, folder, prefix + name, formats)]
 
 
 def write_sweep_figure(
-    series: Sequence[Series], sweeps: Sequence[Run], folder: Path, *, formats: Sequence[str] = ("pdf", "png")
+    series: Sequence[Series], sweeps: Sequence[Run], folder: Path, *, formats: Sequence[str] = ("pdf", "png"), style: Style = CVPR_FULL
 ) -> list[Path]:
     """Draws and saves `accuracy-sweep-latency`, accuracy against the latency that sweeps found; nothing where no operator stands in both."""
     found = sweep_latency(series, sweeps)
-    figure = draw(series, sweep_cost(found)) if found else None
+    figure = draw(series, sweep_cost(found), style=style) if found else None
     return save(figure, folder, "accuracy-sweep-latency", formats) if figure else []

@@ -10,71 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lisabench import units
 from lisabench.render.labels import Points
 from lisabench.render.palette import DASHES, FAILURES, Look, looks
+from lisabench.render.quantities import TIME, Quantity
 from lisabench.results import FLOOR
 
 Floats = NDArray[np.float64]
 
 SUBJECT = "lisa"
-_FAR_UNDER = 10  # times: a decade of empty axis
+_FAR_OFF = 10  # times: a decade of empty axis
 SUBJECT_WEIGHT, BASELINE_WEIGHT = 1.8, 1.4
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What a figure shows: its column of the frame (with those of its 95% interval), its axis with the text for a value and a number of
-    digits and the base of its ticks, what the footnote says of it, and what the best one is."""
-
-    name: str
-    column: str
-    axis: str
-    note: str
-    best: str
-    text: Callable[[float, int], str]
-    base: int = 10
-    low: str | None = None
-    high: str | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of the frame that it needs."""
-        return [column for column in (self.column, self.low, self.high) if column]
-
-
-def _flops(value: float, digits: int) -> str:
-    number, _, prefix = units.flops(value, digits).partition(" ")
-    return f"{number} {prefix}FLOP"
-
-
-FLOPS_NOTE = "analytic count: a multiply-add is 2, a complex FFT of n points 5 n log₂ n"
-
-QUANTITIES: Mapping[str, Quantity] = {
-    quantity.name: quantity
-    for quantity in (
-        Quantity(
-            "latency",
-            "latency_s.median",
-            "Latency per call",
-            "median",
-            "fastest",
-            units.seconds,
-            low="latency_s.ci_low",
-            high="latency_s.ci_high",
-        ),
-        Quantity(
-            "memory",
-            "memory_bytes.transient",
-            "Transient memory",
-            "peak above inputs, parameters and what the module keeps",
-            "smallest",
-            units.size_in_bytes,
-            base=2,
-        ),
-        Quantity("flops", "flops.analytic", "FLOPs per call", FLOPS_NOTE, "cheapest", _flops),
-    )
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +62,7 @@ class Panel:
     others: tuple[Series, ...] = ()
 
 
+_EAGER = "eager"  # goes without saying
 # What makes a panel, in the order in which panels are sorted and titles speak, and how a title or the footnote says it.
 PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
     "device_name": str,
@@ -127,16 +73,27 @@ PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
     "dim": lambda dim: f"dim {dim}",
     "heads": lambda heads: f"{heads} head{'' if heads == 1 else 's'}",
     "batch": lambda batch: f"batch {batch}",
+    "compiled": lambda compiled: "compiled" if compiled else _EAGER,
 }
 _NATURAL_ORDER = {name: place for place, name in enumerate(("mixing", "layer", "forward", "train", "fp64", "fp32", "tf32", "bf16", "fp16"))}
 
 
+IDENTITY = ("op", "label", "family", "status", "tokens", "height", "width", *PANEL_KEYS)
+"""The columns that say what a row is of."""
+
+
 def complete(frame: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     """The frame with every column that is needed, the figures as floats: a run in which nothing was measured may lack some."""
-    needed = ["op", "label", "status", "tokens", "height", "width", *PANEL_KEYS] if frame.empty else []
-    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, "family", *needed, *figures])))
+    needed = IDENTITY if frame.empty else ()
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, "family", "compiled", *needed, *figures])))
     known = {"device_name": frame["device_name"].fillna(frame["device"]), "family": frame["family"].astype(object).fillna("")}
+    known["compiled"] = frame["compiled"].eq(True)
     return frame.astype(dict.fromkeys(figures, float)).assign(**known)
+
+
+def narrowed(frame: pd.DataFrame, figures: Sequence[str], *others: str) -> pd.DataFrame:
+    """The same of no columns but those that are needed, and `others` where they are there: each cut of a wide frame takes its time."""
+    return complete(frame.filter([*dict.fromkeys([*IDENTITY, *figures, *others])]), figures)
 
 
 @dataclass(frozen=True)
@@ -154,7 +111,7 @@ class Variant:
         """Its rows in order of tokens; of several grids with as many tokens the one nearest to a square comes first."""
         rows = frame[(frame["op"] == self.op) & (frame["label"] == self.label)]
         oblong = np.abs(np.log(rows["height"] / rows["width"]))
-        return rows.assign(_oblong=oblong).sort_values(["tokens", "_oblong"], kind="stable")
+        return rows.assign(_oblong=oblong).sort_values(["tokens", "_oblong", "height"], kind="stable")
 
 
 def variants_of(frame: pd.DataFrame, baseline: str | None) -> list[Variant]:
@@ -186,7 +143,7 @@ def _curve(rows: pd.DataFrame, quantity: Quantity, variant: Variant) -> Series |
     failure = None
     if len(failed) and (len(curve) or np.isnan(finished)):
         failed_at = float(failed["tokens"].iloc[0])
-        failure = (str(failed["status"].iloc[0]), failed_at, _continued(tokens, values, failed_at))
+        failure = (str(failed["status"].iloc[0]), failed_at, _continued(tokens, values, failed_at, falls=quantity.falls))
     if not len(curve) and failure is None:
         return None
     other_grids = others[["tokens", quantity.column]].to_numpy(float)
@@ -194,20 +151,22 @@ def _curve(rows: pd.DataFrame, quantity: Quantity, variant: Variant) -> Series |
     return Series(variant.op, variant.family, variant.label, *drawing, tokens, values, low, high, other_grids, failure)
 
 
-def _continued(tokens: Floats, values: Floats, at: float) -> float:
-    """The value that a curve would have further on, by the slope of its last two points (at most cubic, never falling); NaN for none."""
+def _continued(tokens: Floats, values: Floats, at: float, *, falls: bool) -> float:
+    """The value that a curve would have further on, by the slope of its last two points (at most cubic; a cost never falls, what `falls`
+    never grows); NaN for none."""
     if len(tokens) == 0:
         return float("nan")
-    slope = 1.0 if len(tokens) == 1 else float(np.clip(np.log(values[-1] / values[-2]) / np.log(tokens[-1] / tokens[-2]), 0, 3))
-    return float(values[-1] * (at / tokens[-1]) ** slope)
+    sign = -1 if falls else 1
+    slope = 1.0 if len(tokens) == 1 else sign * float(np.log(values[-1] / values[-2]) / np.log(tokens[-1] / tokens[-2]))
+    return float(values[-1] * (at / tokens[-1]) ** (sign * np.clip(slope, 0, 3)))
 
 
 def cut(frame: pd.DataFrame, keys: Collection[str] = tuple(PANEL_KEYS)) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """The rows of each panel under its title, in an order that does not depend on that of the frame's rows."""
-    varied = [name for name in _varied(frame) if name in keys]
+    differing = [name for name in varied(frame) if name in keys]
     for key, group in sorted(frame.groupby(list(keys), dropna=False), key=lambda pair: [_rank(part) for part in pair[0]]):
         said = dict(zip(keys, key, strict=True))
-        yield tuple(PANEL_KEYS[name](said[name]) for name in varied), group
+        yield tuple(PANEL_KEYS[name](said[name]) for name in differing), group
 
 
 def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> list[Panel]:
@@ -217,16 +176,16 @@ def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> 
     for title, group in cut(frame):
         series = [_curve(rows, quantity, variant) for variant in variants if len(rows := variant.rows(group))]
         panels.append(Panel(title, tuple(one for one in series if one)))
-    return _without_floor(panels)
+    return _without_floor(panels, quantity)
 
 
-def _without_floor(panels: Sequence[Panel]) -> list[Panel]:
+def _without_floor(panels: Sequence[Panel], quantity: Quantity) -> list[Panel]:
     """The panels as they are, or without the floor where an axis that shows it would be empty for the most part."""
-    values: dict[bool, list[float]] = {True: [], False: []}
+    costs: dict[bool, list[float]] = {True: [], False: []}
     for panel in panels:
         for one in panel.series:
-            values[one.op == FLOOR] += one.values.tolist()
-    if not (values[True] and values[False]) or max(values[True]) * _FAR_UNDER > min(values[False]):
+            costs[one.op == FLOOR] += (1 / one.values if quantity.falls else one.values).tolist()
+    if not (costs[True] and costs[False]) or max(costs[True]) * _FAR_OFF > min(costs[False]):
         return list(panels)
     return [replace(panel, series=tuple(one for one in panel.series if one.op != FLOOR)) for panel in panels]
 
@@ -235,17 +194,17 @@ def _rank(part: Any) -> tuple[int, float, str]:
     return (0, float(part), "") if isinstance(part, (int, float, np.number)) else (_NATURAL_ORDER.get(part, 99), 0.0, str(part))
 
 
-def _varied(frame: pd.DataFrame) -> list[str]:
+def varied(frame: pd.DataFrame) -> list[str]:
     """The panel keys that differ over the frame; a device's index says nothing that its name has not said."""
-    varied = [name for name in PANEL_KEYS if frame[name].nunique(dropna=False) > 1]
+    found = [name for name in PANEL_KEYS if frame[name].nunique(dropna=False) > 1]
     one_each = len(frame[["device_name", "device"]].drop_duplicates()) == frame["device_name"].nunique(dropna=False)
-    return [name for name in varied if not (name == "device" and "device_name" in varied and one_each)]
+    return [name for name in found if not (name == "device" and "device_name" in found and one_each)]
 
 
 def common(frame: pd.DataFrame) -> list[str]:
     """What holds for all panels, as a footnote says it."""
     names = [name for name in PANEL_KEYS if name != "device" and frame[name].nunique(dropna=False) == 1]
-    return [PANEL_KEYS[name](frame[name].iloc[0]) for name in names]
+    return [said for name in names if (said := PANEL_KEYS[name](frame[name].iloc[0])) != _EAGER]
 
 
 def not_shown(frame: pd.DataFrame, drawn: Collection[str], zero: Mapping[str, str]) -> list[str]:
@@ -261,8 +220,12 @@ def not_shown(frame: pd.DataFrame, drawn: Collection[str], zero: Mapping[str, st
 def least_of(frame: pd.DataFrame, quantity: Quantity) -> dict[str, str]:
     """What costs nothing, or is the floor, and what is to be said of it where it is not on the axis."""
     ok = frame[frame["status"] == "ok"]
-    most = ok[(ok["op"] == FLOOR) | (ok[quantity.column] == 0)].groupby("label")[quantity.column].max()
-    return {str(label): f"far below, {quantity.text(value, 2)} at most" if value else "0" for label, value in most.items()}
+    values = ok[(ok["op"] == FLOOR) | (ok[quantity.column] == 0)].groupby("label")[quantity.column]
+    nearest = values.min() if quantity.falls else values.max()
+    words = ("far above", "at least") if quantity.falls else ("far below", "at most")
+    return {
+        str(label): f"{words[0]}, {quantity.text(value, 2)} {words[1]}" if value else "0" for label, value in nearest.items() if value >= 0
+    }
 
 
 def own_up(frame: pd.DataFrame) -> list[str]:
@@ -274,11 +237,14 @@ def footnote(frame: pd.DataFrame, panels: Sequence[Panel], quantity: Quantity) -
     """What holds for all panels, how the figures came about, and what is not to be seen on the axes."""
     parts = common(frame)
     series = [one for panel in panels for one in panel.series]
-    cold = quantity.name == "latency" and "cold" in set(frame.get("latency_s.kind", ()))
+    cold = TIME[0] in quantity.columns and "cold" in set(frame.get("latency_s.kind", ()))
     note = quantity.note + (", L2 cache flushed before each call" if cold else "")
     parts.append(f"{note} with 95% interval" if any(np.isfinite(one.low).any() for one in series) else note)
     if any(one.failure and len(one.tokens) for one in series):
         parts.append("dotted: extrapolated to the size that failed")
+    if quantity.levels:
+        levels = (f"{name} ({quantity.text(value, 1)})" for name, value in quantity.levels)
+        parts.append(f"dashed across: {' and '.join(levels)}")
     shown = {one.label for one in series}
     least = {label: why for label, why in least_of(frame, quantity).items() if why == "0" or label not in shown}
     return parts + not_shown(frame, shown, least) + own_up(frame)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lisabench import units
 from lisabench.render import families
-from lisabench.render.curves import PANEL_KEYS, common, complete, cut, not_shown, own_up, variants_of
+from lisabench.render.curves import PANEL_KEYS, common, cut, narrowed, not_shown, own_up, variants_of
 from lisabench.render.page import INK, Sign
 from lisabench.render.palette import CVPR_FULL, Look, Style
 from lisabench.render.scatter import draw_fields
@@ -33,7 +33,7 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
     """Relative error to the float64 reference against latency a call, an operator's sizes joined; a device, scope, mode, dim, heads and
     batch a panel. Where there are several dtypes, the shape of a marker is the dtype's; else it is the operator's, as in other figures.
     None where no finished cell has both figures."""
-    frame = complete(frame, [_ERROR, _LATENCY, *_INTERVAL])
+    frame = narrowed(frame, [_ERROR, _LATENCY, *_INTERVAL])
     variants = variants_of(frame, baseline)
     measured = frame[(frame["status"] == "ok") & (frame[_ERROR] > 0) & (frame[_LATENCY] > 0)]
     dtypes = sorted(set(measured["dtype"]), key=lambda dtype: ([*_SHAPES, dtype].index(dtype), dtype))

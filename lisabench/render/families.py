@@ -10,9 +10,10 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Quantity, Series, complete, cut
+from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, complete, cut, varied
 from lisabench.render.page import CONTEXT, INK, Sign
 from lisabench.render.palette import Look
+from lisabench.render.quantities import Quantity
 from lisabench.render.traces import Field, Plot
 from lisabench.results import FLOOR
 
@@ -21,6 +22,7 @@ FAMILIES = ("quadratic", "structure-aware", "kernel", "low rank", "spectral", "c
 OWN = "own"  # what the panel of operators without a family is called
 SUMMARY = "best of each family"
 _FEW = 9  # curves that one panel holds apart
+_MOST = 12  # panels that a page holds, and sets of figures that anyone looks through
 _USUAL, _KNOWN = 0.9, 1.3  # line widths of what is not the best
 
 
@@ -62,30 +64,51 @@ def by_family(members: Sequence[M]) -> list[tuple[str, list[M], list[M], list[M]
 
 
 def figures_of(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """What goes into one figure each, and the end of its file's name: the whole frame, or where a panel is crowded, a figure a panel."""
+    """What goes into one figure each, and the end of its file's name: the whole frame, or where a panel is crowded, a figure a panel.
+    Of more panels than anyone looks through it is the first ones, of crowded ones the first one: `left_out` says so."""
     frame = complete(frame, [])
     panels = list(cut(frame))
     if len(panels) < 2 or not any(rows["label"].nunique() > _FEW and rows["family"].nunique() > 1 for _, rows in panels):
-        return [("", frame)]
+        return [("", frame if len(panels) <= _MOST else pd.concat([rows for _, rows in panels[:_MOST]]))]
+    return _named(panels)
+
+
+def conditions_of(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of each combination of these keys, and the end of its file's name ("" for the only one); of too many the first."""
+    frame = complete(frame, [])
+    panels = list(cut(frame, keys))
+    return _named(panels) if len(panels) > 1 else [("", frame)]
+
+
+def left_out(frame: pd.DataFrame) -> str:
+    """What the figures of a frame do not show; "" where they show all."""
+    frame = complete(frame, [])
+    panels, drawn = len(list(cut(frame))), len(list(cut(pd.concat([rows for _, rows in figures_of(frame)]))))
+    words = ", ".join(varied(frame))
+    return f"figures show the first {drawn} of {panels} combinations of {words}" if drawn < panels else ""
+
+
+def _named(panels: Sequence[tuple[tuple[str, ...], pd.DataFrame]]) -> list[tuple[str, pd.DataFrame]]:
     names = ["-" + re.sub(r"[^a-z0-9]+", "-", " ".join(title).lower()).strip("-") for title, _ in panels]
     alike = Counter(names)
-    return [
+    found = [
         (name if alike[name] == 1 else f"{name}-{place}", rows)
         for place, (name, (_, rows)) in enumerate(zip(names, panels, strict=True), 1)
     ]
+    return found if len(found) <= _MOST else found[:1]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The least of each family and of all at `tokens`, the most that every family has finished; equal ones share the place."""
+    """The best of each family and of all at `tokens`, the most that every family has finished; equal ones share the place."""
 
     tokens: float
     best: frozenset[Series]
     overall: frozenset[Series]
 
 
-def ranking(series: Iterable[Series]) -> Ranking | None:
-    """None where the families have no size in common."""
+def ranking(series: Iterable[Series], *, falls: bool = False) -> Ranking | None:
+    """The least are the best, or the most of what `falls`; None where the families have no size in common."""
     runners = [one for one in series if one.op != FLOOR and len(one.tokens)]
     finished: dict[str, set[float]] = {}
     for one in runners:
@@ -95,9 +118,10 @@ def ranking(series: Iterable[Series]) -> Ranking | None:
         return None
     at = max(shared)
     values = {one: float(one.values[one.tokens == at][0]) for one in runners if at in one.tokens}
-    least = {family: min(value for one, value in values.items() if one.family == family) for family in finished}
-    best = frozenset(one for one, value in values.items() if value <= least[one.family] * (1 + 1e-9))
-    overall = frozenset(one for one, value in values.items() if value <= min(least.values()) * (1 + 1e-9))
+    costs = {one: 1 / value for one, value in values.items()} if falls else values
+    least = {family: min(cost for one, cost in costs.items() if one.family == family) for family in finished}
+    best = frozenset(one for one, cost in costs.items() if cost <= least[one.family] * (1 + 1e-9))
+    overall = frozenset(one for one, cost in costs.items() if cost <= min(least.values()) * (1 + 1e-9))
     return Ranking(at, best, overall)
 
 

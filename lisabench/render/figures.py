@@ -1,4 +1,4 @@
-"""Scaling figures for a paper: latency, memory and FLOPs against tokens, log-log, as matplotlib figures and files.
+"""Scaling figures for a paper: what calls cost against tokens, log-log, as matplotlib figures and files.
 
 Everything is laid out in points (1/72 inch) before matplotlib draws: only so can each text be given a place that is free. No pyplot and
 no global state: a `Style` is a value, and matplotlib's settings hold only while a figure is drawn or saved.
@@ -19,15 +19,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisabench.errors import unknown
-from lisabench.render import error, families, labels, roofline
-from lisabench.render.curves import QUANTITIES, SUBJECT_WEIGHT, Panel, Quantity, Series, complete, footnote, layer_of, least_of, panels_of
+from lisabench.render import error, families, heatmap, labels, roofline
+from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, footnote, layer_of, least_of, narrowed, panels_of
 from lisabench.render.labels import Area, Ending, Occupied, Placed
 from lisabench.render.page import CONTEXT, Page, Sign, arrange, columns_of, marker_of, save
 from lisabench.render.palette import CVPR_FULL, FAILURES, Style, padded, text_size, token_labels, value_ticks, wrap
+from lisabench.render.quantities import QUANTITIES, Quantity
 
 _TEXT_GAP = 7.0  # points between a panel and the labels on its right
 _TALLEST = 440.0  # points for all rows of panels with a key: the rest of a page is for what is written around them, and a caption
 _PAD = 6.0  # points between the outermost data and the edges of a panel
+_GUIDE: Mapping[str, Any] = {"color": "#8C8C8C", "linewidth": 0.6, "linestyle": (0, (3, 2))}
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ class _Sheet:
     tokens: tuple[int, ...]
 
 
-def _layout(panels: list[Panel], quantity: Quantity, footnote: Sequence[str], style: Style, key: Sequence[Sign]) -> _Sheet:
+def _layout(
+    panels: list[Panel], quantity: Quantity, tokens: tuple[int, ...], footnote: Sequence[str], style: Style, key: Sequence[Sign]
+) -> _Sheet:
     """Measures everything: as many panels side by side as keep 2 inches each, in a figure with a key 1.6, each as tall as its labels
     need."""
     label_font = style.font(style.text - 0.5, weight="bold")  # the widest that a label can be
     series = [one for panel in panels for one in panel.series]
-    tokens = sorted({int(count) for one in series for count in [*one.tokens, one.end[0]]})
-    values = np.concatenate([np.empty(0), *(part for one in series for part in (one.values, one.low, one.high, [one.end[1]]))])
+    parts = (part for one in series for part in (one.values, one.low, one.high, [one.end[1]]))
+    values = np.concatenate([np.array([value for _, value in quantity.levels] if series else []), *parts])
     values = values[values > 0] if (values > 0).any() else np.array([1.0])
 
     columns = columns_of(len(panels), style, small=bool(key))
@@ -59,14 +63,27 @@ def _layout(panels: list[Panel], quantity: Quantity, footnote: Sequence[str], st
     usual = min(125, _TALLEST / -(-len(panels) // columns)) if key else float(np.clip(0.62 * cell, 125, 175))
     height = max(usual, *(10 + sum(sizes[one][1] for one in panel.series) for panel in panels))
     value_limits = padded(values.min(), values.max(), height, _PAD, least=6)
-    ticks = [quantity.text(tick, 1) for tick in value_ticks(*value_limits, quantity.base)]
+    ticks = [quantity.text(tick, 1) for tick in _ticks(value_limits, quantity)]
     left = 1.2 * style.text + 8 + max(text_size(tick, label_font)[0] for tick in ticks)
     gutter = _TEXT_GAP + 3 + max([size[0] for size in sizes.values()], default=0)
     titles, small = [panel.title for panel in panels], bool(key)
     page = arrange(titles, footnote, style, columns=columns, left=left, gutter=gutter, height=height, key=key, small=small)
-    token_limits = padded(tokens[0], tokens[-1], page.across, _PAD, least=1.1) if tokens else (1.0, 2.0)
+    points = [count for one in series for count in [*one.tokens, one.end[0]]] or [1.0, 2.0]
+    token_limits = padded(min(points), max(points), page.across, _PAD, least=1.1)
     areas = tuple(Area(box, token_limits, value_limits) for box in page.boxes)
-    return _Sheet(page, tuple(panels), areas, texts, tuple(tokens))
+    return _Sheet(page, tuple(panels), areas, texts, tokens)
+
+
+def _tokens(series: Sequence[Series], frame: pd.DataFrame) -> tuple[int, ...]:
+    """The sizes at which there are ticks: those of the curves, or those of the frame that their points lie between."""
+    drawn = {float(count) for one in series for count in [*one.tokens, one.end[0]]}
+    if drawn and not drawn <= {*frame["tokens"]}:
+        drawn = {size for size in frame["tokens"] if min(drawn) <= size <= max(drawn)} or drawn
+    return tuple(sorted(int(count) for count in drawn))
+
+
+def _ticks(limits: tuple[float, float], quantity: Quantity) -> list[float]:
+    return quantity.ticks(*limits) if quantity.ticks else value_ticks(*limits, quantity.base)
 
 
 def _axes(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -> Axes:
@@ -74,7 +91,7 @@ def _axes(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -> Axes
     area, style = sheet.areas[index], sheet.page.style
     places = area.at(sheet.tokens, np.full(len(sheet.tokens), area.values[0]))[:, 0]
     shown = token_labels(sheet.tokens, places.tolist(), style.font(style.text - 0.5))
-    ticks = value_ticks(*area.values, quantity.base) if sheet.tokens else []
+    ticks = _ticks(area.values, quantity) if sheet.tokens else []
     return sheet.page.add_axes(
         figure,
         index,
@@ -116,10 +133,14 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
         middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center", "color": "#666666"}
         axes.text(0.5, 0.5, "no finished cell", **middle, bbox=patch, gid="empty")
         return
-    # A series that failed at once has no height of its own: it stands at the top.
-    top = area.values[1] / (area.values[1] / area.values[0]) ** (_PAD / (box.top - box.bottom))
+    # A series that failed at once has no height of its own: it stands where the worst are.
+    edge = _PAD / (box.top - box.bottom)
+    worst = area.values[0] * (area.values[1] / area.values[0]) ** (edge if quantity.falls else 1 - edge)
     occupied, far = Occupied(box), Occupied(box)
     endings = []
+    for name, level in quantity.levels:
+        axes.axhline(level, zorder=1, gid=f"guide:{name}", **_GUIDE)
+        occupied.add_path(area.at(area.tokens, [level, level]), radius=1)
     for one in panel.others:
         axes.plot(one.tokens, one.values, color=CONTEXT, linewidth=0.5, zorder=1, gid=f"context:{one.label}")
         if len(one.tokens):
@@ -132,7 +153,7 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
         for raster in (occupied, far):
             raster.add_path(area.at(one.tokens, one.values), radius=2)
     for one in panel.series:
-        end = one.end[0], one.end[1] if np.isfinite(one.end[1]) else top
+        end = one.end[0], one.end[1] if np.isfinite(one.end[1]) else worst
         _draw_series(axes, one, end)
         path = area.at([*one.tokens, end[0]], [*one.values, end[1]])
         for raster, clear in ((occupied, 2), (far, 5)):
@@ -145,11 +166,11 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
         )
     for text in _label_series(figure, sheet, panel, occupied, endings):
         far.add_box(text.box)
-    if len(sheet.tokens) > 1 and (not sheet.page.small or index == len(sheet.panels) - 1):
+    alone = not sheet.page.small or index == len(sheet.panels) - 1
+    if len(sheet.tokens) > 1 and alone and not (quantity.levels or quantity.falls):
         font = style.font(style.small, slant="italic")
         for guide in labels.guides(far, area, font):
-            line: dict[str, Any] = {"color": "#8C8C8C", "linewidth": 0.6, "linestyle": (0, (3, 2)), "gid": f"guide:{guide.name}"}
-            sheet.page.line(figure, guide.curve, zorder=1, **line)
+            sheet.page.line(figure, guide.curve, zorder=1, gid=f"guide:{guide.name}", **_GUIDE)
             sheet.page.write(figure, Placed(guide.name, font, guide.label), "guide-label", "#666666")
 
 
@@ -172,8 +193,8 @@ def _label_series(figure: Figure, sheet: _Sheet, panel: Panel, occupied: Occupie
 
 
 def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, style: Style = CVPR_FULL) -> Figure:
-    """A quantity ("latency", "memory", "flops") against tokens: an operator a curve, a combination of device, scope, mode, dtype, dim,
-    heads and batch a panel.
+    """A quantity of QUANTITIES ("latency", "slope") against tokens: an operator a curve, a combination of device, scope, mode, dtype,
+    dim, heads and batch a panel.
 
     A baseline is an operator of the frame whose curve is drawn somewhat stronger. A frame without a finished cell gives a figure that
     says so.
@@ -184,17 +205,21 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
         raise unknown("quantity", quantity, QUANTITIES)
     _check(baseline, frame)
     shown = QUANTITIES[quantity]
-    frame = complete(frame, shown.columns)
+    measured = narrowed(frame, shown.columns, "latency_s.kind")
+    frame = shown.derive(measured)
     panels = panels_of(frame, shown, baseline)
+    bare = [] if shown.always else [", ".join(panel.title) for panel in panels if not panel.series]
+    panels = [panel for panel in panels if panel.series or shown.always]
     if not any(len(one.tokens) for panel in panels for one in panel.series):
         panels = [Panel((), ())]
-    note, key = footnote(frame, panels, shown), list[Sign]()
+    tokens = _tokens([one for panel in panels for one in panel.series], measured)
+    note, key = [*footnote(frame, panels, shown), *(f"no figures for {title}" for title in bare if title)], list[Sign]()
     if len(panels) == 1 and families.crowded(panels[0].series):
-        ranked = families.ranking(panels[0].series)
+        ranked = families.ranking(panels[0].series, falls=shown.falls) if shown.best else None
         key = [*families.key(panels[0].series), *families.key_of(ranked, shown, least_of(frame, shown))]
         panels = families.facets(panels[0], ranked)
     with mpl.rc_context(style.settings):
-        sheet = _layout(panels, shown, note, style, key)
+        sheet = _layout(panels, shown, tokens, note, style, key)
         figure = sheet.page.start()
         for index in range(len(panels)):
             _draw_panel(figure, sheet, index, shown)
@@ -206,18 +231,26 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
 def write_figures(
     frame: pd.DataFrame, folder: Path, *, formats: Sequence[str] = ("pdf", "png"), baseline: str | None = None, style: Style = CVPR_FULL
 ) -> list[Path]:
-    """Draws and saves every quantity, the roofline and the error where they are known; returns the paths.
+    """Draws and saves every quantity, the roofline, the error and the speed-up over the baseline where they are known; returns the paths.
 
     A crowd of operators is drawn by family; then each combination of device, mode and so on has figures of its own.
     """
     _check(baseline, frame)
     drawn: dict[str, Figure | None] = {}
     for end, part in families.figures_of(frame):
-        there = baseline if baseline in set(part["op"]) else None
-        drawn |= {name + end: draw(part, name, baseline=there, style=style) for name in QUANTITIES}
-        others = {"roofline": roofline.draw, "error": error.draw}
-        drawn |= {name + end: other(part, baseline=there, style=style) for name, other in others.items()}
+        given: dict[str, Any] = {"baseline": baseline if baseline in set(part["op"]) else None, "style": style}
+        drawn |= {name + end: draw(part, name, **given) for name, quantity in QUANTITIES.items() if _is_known(part, quantity)}
+        drawn |= {name + end: other(part, **given) for name, other in {"roofline": roofline.draw, "error": error.draw}.items()}
+    for end, part in families.conditions_of(frame, heatmap.KEYS):
+        drawn[f"speedup{end}"] = heatmap.draw(part, baseline=baseline, style=style)
     return [path for name, figure in drawn.items() if figure for path in save(figure, folder, name, formats)]
+
+
+def _is_known(frame: pd.DataFrame, quantity: Quantity) -> bool:
+    if quantity.always:
+        return True
+    frame = quantity.derive(narrowed(frame, quantity.columns))
+    return bool(((frame["status"] == "ok") & (frame[quantity.column] > 0)).any())
 
 
 def _check(baseline: str | None, frame: pd.DataFrame) -> None:

@@ -2,88 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from lisabench import units
-from lisabench.analysis.crossover import Crossover, find_crossover
-from lisabench.analysis.scaling import FitError, PowerLaw, fit_power_law
-from lisabench.journal import Record
-from lisabench.render.terminal import FEW, new_table, varying_of
-from lisabench.results import CURVE, Run, curves, samples_by_tokens
+from lisabench.analysis.growth import MOST, WORDS, Crossing, Growth, crossings, growths
+from lisabench.analysis.series import differing, named
+from lisabench.render.terminal import FEW, new_table
+from lisabench.results import Run
 
-# What is fitted: the word that a crossover's sentence knows, and the column.
-FITTED = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic"}
-UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
-TITLE = "growth, t = t0 + c N^p, with 95% intervals"
+if TYPE_CHECKING:
+    from lisabench.analysis.crossover import Crossover
 
-Laws = Mapping[str, PowerLaw | None]
-"""Word of FITTED -> what was fitted, None where there was too little."""
+TITLES = {
+    "tokens": "growth, t = t0 + c N^p, with 95% intervals",
+    "batch": "growth over the batch, t = t0 + c B^p, with 95% intervals",
+}
 
 
 def growth(run: Run) -> list[Text | Table]:
-    """Each operator's fitted exponents over tokens, and its crossover with the baseline, curve by curve; nothing where nothing fits."""
+    """Each series' fitted exponents over tokens and over the batch, and its crossover with the baseline over tokens, curve by curve;
+    nothing where nothing fits."""
     parts: list[Text | Table] = []
-    found = curves(run.records)
-    for key, by_op in found.items():
-        laws = {op: {word: _law(records, column) for word, column in FITTED.items()} for op, records in by_op.items()}
-        if not any(law for fits in laws.values() for law in fits.values()):
-            continue
-        named = zip(CURVE, key, strict=True)
-        where = ", ".join(f"{name} {value}" for name, value in named if name in varying_of(run.records)) if len(found) > 1 else ""
-        if len(by_op) > FEW:
-            parts.append(_table(run, by_op, laws, where))
-        else:
-            first = [] if parts else [Text(f"{TITLE}:", style="bold")]
-            parts += [*first, *([Text(where, style="bold")] if where else []), *_sentences(run, by_op, laws)]
+    against = crossings(run)
+    for axis in TITLES:
+        found = growths(run, axes=(axis,))
+        names = differing(one.where for one in found)
+        curves: dict[str, list[Growth]] = {}
+        for one in found:
+            curves.setdefault(named(one.where, names), []).append(one)
+        fitted = {where: curve for where, curve in curves.items() if any(one.law for one in curve)}
+        for place, (where, curve) in enumerate(fitted.items()):
+            met = [one for one in against if axis == "tokens" and one.where == curve[0].where]
+            if len({one.label for one in curve}) > FEW:
+                parts.append(_table(run, curve, met, f"{TITLES[axis]}{': ' * bool(where)}{where}"))
+            else:
+                title = [] if place else [f"{TITLES[axis]}:"]
+                parts += [*(Text(line, style="bold") for line in (*title, where) if line), *_sentences(curve, met)]
+        if any(one.why.startswith("not fitted") for one in found):
+            parts.append(Text(f"growth of the first {MOST} series, of more than that"))
     return parts
 
 
-def _sentences(run: Run, by_op: Mapping[str, Sequence[Record]], laws: Mapping[str, Laws]) -> list[Text]:
+def _sentences(curve: Sequence[Growth], against: Sequence[Crossing]) -> list[Text]:
     lines = []
-    width = max(len(run.label(op)) for op in by_op)
-    for op, fits in laws.items():
-        said = [f"{word} ~ N^{_exponent(law)}" for word, law in fits.items() if law]
+    letter = "B" if curve[0].axis == "batch" else "N"
+    labels = list(dict.fromkeys(one.label for one in curve))
+    width = max(map(len, labels))
+    for label in labels:
+        said = [f"{one.quantity} ~ {letter}^{one.exponent}" for one in curve if one.label == label and one.law]
         if said:
-            lines.append(Text(f"{run.label(op):<{width}}  {'   '.join(said)}"))
-    baseline = run.baseline or ""
-    for op in by_op:
-        if baseline in by_op and op != baseline:
-            names = run.label(op), run.label(baseline)
-            for word in FITTED:
-                if crossing := _crossover(by_op[op], by_op[baseline], word):
-                    lines.append(Text(f"{names[0]} against {names[1]}, {word}: {crossing.sentence(*names, quantity=word)}"))
+            lines.append(Text(f"{label:<{width}}  {'   '.join(said)}"))
+    for one in against:
+        if one.crossover:
+            sentence = one.crossover.sentence(one.label, one.baseline, quantity=one.quantity)
+            lines.append(Text(f"{one.label} against {one.baseline}, {one.quantity}: {sentence}"))
     return lines
 
 
-def _table(run: Run, by_op: Mapping[str, Sequence[Record]], laws: Mapping[str, Laws], where: str) -> Table:
-    """An operator a row, the slowest growth of latency first."""
-    table = new_table(f"{TITLE}{': ' * bool(where)}{where}")
-    baseline = by_op.get(run.baseline or "")
-    names = ["operator", "latency, p", "memory, p", "FLOPs, p", *([f"faster than {run.label(run.baseline or '')}, N"] if baseline else [])]
-    for name in names:
+def _table(run: Run, curve: Sequence[Growth], against: Sequence[Crossing], title: str) -> Table:
+    """A series a row, the slowest growth of latency first."""
+    table = new_table(title)
+    quantities = list(dict.fromkeys(one.quantity for one in curve))
+    rows: dict[str, list[Growth]] = {}
+    for one in curve:
+        rows.setdefault(one.label, []).append(one)
+    faster = {one.label: _faster(one.crossover) if one.crossover else units.MISSING for one in against if one.quantity == "latency"}
+    rival = [against[0].baseline] if against else []
+    heads = [f"{'latency' if quantity == 'latency' else WORDS[quantity]}, p" for quantity in quantities]
+    for name in ("operator", *heads, *(f"faster than {name}, N" for name in rival)):
         table.add_column(name, overflow="fold")
-    for op in sorted(by_op, key=lambda op: (_rank(laws[op]["latency"]), op)):
-        exponents = [units.MISSING if law is None else "?" if _undetermined(law) else _exponent(law) for law in laws[op].values()]
-        against = []
-        if baseline:
-            crossing = _crossover(by_op[op], baseline, "latency")
-            against = ["baseline" if op == run.baseline else _faster(crossing) if crossing else units.MISSING]
-        table.add_row(Text(run.label(op)), *exponents, *against, style="cyan" if op == run.baseline else "")
-    if any(law and _undetermined(law) for fits in laws.values() for law in fits.values()):
+    for label in sorted(rows, key=lambda label: (_rank(rows[label][0]), label)):
+        baseline = rows[label][0].op == run.baseline
+        exponents = [units.MISSING if one.law is None else one.exponent if one.determined else "?" for one in rows[label]]
+        last = ["baseline" if baseline else faster.get(label, units.MISSING)] if rival else []
+        table.add_row(Text(label), *exponents, *last, style="cyan" if baseline else "")
+    if any(one.law and not one.determined for one in curve):
         table.caption = "?: the sizes do not tell"
     return table
 
 
-def _rank(law: PowerLaw | None) -> float:
+def _rank(growth: Growth) -> float:
     """Exponents in order, then what the sizes do not tell."""
-    return float("inf") if law is None or _undetermined(law) else law.exponent
-
-
-def _undetermined(law: PowerLaw) -> bool:
-    return law.ci_high - law.ci_low > UNDETERMINED
+    return growth.law.exponent if growth.law and growth.determined else float("inf")
 
 
 def _faster(crossing: Crossover) -> str:
@@ -91,30 +95,3 @@ def _faster(crossing: Crossover) -> str:
     if crossing.size is None:
         return {"first": "all", "second": f"none up to {crossing.up_to:,.0f}", None: "all are equal"}[crossing.always]
     return f"{'up to' if crossing.after == 'second' else 'from'} {crossing.where.replace(' tokens', '')}"
-
-
-def _crossover(ours: Sequence[Record], baseline: Sequence[Record], word: str) -> Crossover | None:
-    try:
-        return find_crossover(*(samples_by_tokens(records, FITTED[word]) for records in (ours, baseline)))
-    except FitError:
-        return None
-
-
-def _law(records: Sequence[Record], column: str) -> PowerLaw | None:
-    import numpy as np
-
-    samples = samples_by_tokens(records, column)
-    values = [float(np.median(rounds)) for rounds in samples.values()]
-    try:
-        noisy = column.startswith("latency")
-        return fit_power_law(list(samples), values, samples=list(samples.values()) if noisy else None)
-    except FitError:
-        return None
-
-
-def _exponent(law: PowerLaw) -> str:
-    if _undetermined(law):
-        return f"? ({law.points} sizes do not tell)"
-    if law.ci_high - law.ci_low < 0.005:
-        return f"{law.exponent:.2f}"
-    return f"{law.exponent:.2f} ({law.ci_low:.2f} to {law.ci_high:.2f})"

@@ -166,7 +166,8 @@ def _measure(panels: Sequence[Panel], style: Style, *, small: bool) -> _Measures
     labels = {curve.label for panel in panels for curve in panel.curves}
     names = {label: wrap(re.split(r"(?<=[,:/])|(?= \()", label), "", narrow, font) for label in labels}
     sizes = {label: text_size(name, font) for label, name in names.items()}
-    usual = float(np.clip(0.62 * (style.width * 72 - 40) / columns, 110, 150))
+    most = float(np.clip(_TALLEST / -(-len(panels) // columns) - 30, 85, 150))  # the rest of a row is for its title and ticks
+    usual = float(np.clip(0.62 * (style.width * 72 - 40) / columns, min(110, most), most))
     height = max(usual, *(8 + sum(sizes[curve.label][1] for curve in panel.curves) for panel in panels))
     sampled = any(len(panel.curves) > _FEW_ENDS for panel in panels)
     gutter = _TEXT_GAP + 3 + max(size[0] for size in sizes.values()) + (_SAMPLE + 3 if sampled else 0)

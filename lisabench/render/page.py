@@ -5,22 +5,27 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pgf import RendererPgf
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextToPath
 from numpy.typing import ArrayLike
 
 from lisabench.errors import unknown
 from lisabench.files import write_whole
 from lisabench.render.labels import Box, Placed
-from lisabench.render.palette import CVPR_FULL, LEADING, Look, Style, text_size, wrap
+from lisabench.render.latex import escape
+from lisabench.render.palette import CVPR_FULL, LEADING, Look, Style, text_size, wrap, wrap_words
 
 # A font that is not there costs a line a text; the families of a style fall back to what matplotlib brings.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
@@ -29,6 +34,9 @@ _DPI = 200
 _KEY_LINE = 13.0  # points
 INK, CONTEXT = "#444444", "#D2D2D2"
 """The colours of what is written around panels, and of what is in a panel only to be seen."""
+
+SAFE = 0.95
+"""The share of a page's width that is for footnotes: drawn in other settings than a style's, hinted letters are some percent wider."""
 
 Ticks = tuple[Sequence[float], Sequence[str]]
 """Where ticks stand, and the text of each ("" for none)."""
@@ -42,6 +50,11 @@ class Sign:
     colour: str
     look: Look | None = None
     width: float = 0.0
+
+    @property
+    def indent(self) -> float:
+        """Where its text begins, in points from where it does."""
+        return _KEY_LINE + 3 if self.width else 5
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Page:
     def write_key(self, figure: Figure) -> None:
         """Writes what lines and markers mean above the panels."""
         font, leading = self.style.font(self.style.text - 0.5), LEADING * self.style.text
-        for sign, (x, row) in zip(self.key, _key_places(self.key, self.boxes[0].left, self.style), strict=True):
+        for sign, (x, row) in zip(self.key, _key_places(self.key, self.boxes[0].left, self.style)[0], strict=True):
             y = self.size[1] - (row + 0.5) * leading - 1
             if sign.width:
                 self.line(figure, [(x, y), (x + _KEY_LINE, y)], color=sign.colour, linewidth=sign.width, gid="key-line")
@@ -100,8 +113,8 @@ class Page:
                 middle, size = (x + _KEY_LINE / 2, 2.6) if sign.width else (x, 4.4)
                 self.line(figure, [(middle, y)], color=sign.colour, linestyle="", gid=f"key:{sign.text}", **marker_of(sign.look, size))
             width, height = text_size(sign.text, font)
-            start = x + (_KEY_LINE + 3 if sign.width else 5)
-            self.write(figure, Placed(sign.text, font, Box(start, y - height / 2, start + width, y + height / 2)), "key-label", INK)
+            start, top = x + sign.indent, y + LEADING * font.points / 2
+            self.write(figure, Placed(sign.text, font, Box(start, top - height, start + width, top)), "key-label", INK)
 
     def add_axes(
         self,
@@ -132,8 +145,10 @@ class Page:
             right, bottom = max(box.right for box in self.boxes), min(box.bottom for box in self.boxes)
             at = (box.left + right) / 2 / width, (bottom - 1.9 * font.points - 4) / height
             figure.text(*at, names[0], fontproperties=font.properties, ha="center", va="center", gid="axis")
-        if first:
-            at = 0.65 * font.points / width, (box.bottom + box.top) / 2 / height
+        long = self.small and text_size(names[1], font)[0] > box.top - box.bottom  # the name of y would run into that of the next row
+        if first and (index == 0 or not long):
+            bottom = min(box.bottom for box in self.boxes) if long else box.bottom
+            at = 0.65 * font.points / width, (bottom + box.top) / 2 / height
             figure.text(*at, names[1], fontproperties=font.properties, rotation=90, ha="center", va="center", gid="axis")
         if self.titles[index]:
             size = text_size(self.titles[index], font)
@@ -149,25 +164,25 @@ def marker_of(look: Look, size: float) -> dict[str, Any]:
 
 
 def columns_of(panels: int, style: Style, *, small: bool = False) -> int:
-    """How many panels stand side by side: as many as keep 2 inches each, at most 3; small ones 1.6 inches, in rows as even as can be."""
+    """How many panels stand side by side: as many as keep 2 inches each, at most 3; small ones 1.45 inches, in rows as even as can be."""
     if small:
-        rows = -(-panels // max(1, int(style.width / 1.6)))
+        rows = -(-panels // max(1, int(style.width / 1.45)))
         return -(-panels // rows)
     most = max(1, min(3, int(style.width / 2)))
     return min(most, panels) if panels != 4 else min(most, 2)
 
 
-def _key_places(key: Sequence[Sign], left: float, style: Style) -> list[tuple[float, int]]:
-    """Where each entry of a key begins, and in which row, if the first panel begins at `left`."""
+def _key_places(key: Sequence[Sign], left: float, style: Style) -> tuple[list[tuple[float, int]], int]:
+    """Where each entry of a key begins, and in which line, if the first panel begins at `left`; how many lines they take."""
     font, places = style.font(style.text - 0.5), list[tuple[float, int]]()
-    x, row = left + 3, 0
+    x, first, lines = left + 3, 0, 0
     for sign in key:
-        width = text_size(sign.text, font)[0] + (_KEY_LINE + 3 if sign.width else 5)
+        width = text_size(sign.text, font)[0] + sign.indent
         if places and x + width > style.width * 72 - 2:
-            x, row = left + 3, row + 1
-        places.append((x, row))
-        x += width + 13
-    return places
+            x, first = left + 3, lines
+        places.append((x, first))
+        x, lines = x + width + 13, max(lines, first + 1 + sign.text.count("\n"))
+    return places, lines
 
 
 def arrange(
@@ -192,7 +207,7 @@ def arrange(
     across = cell - gutter - gap
     wrapped = [wrap(title, ", ", cell - 8, font) for title in titles]
     title_height = max(text_size(title, font)[1] for title in wrapped) + 3 if any(wrapped) else 3
-    note = wrap(footnote, " · ", width - 4, fine)
+    note = wrap_words(footnote, " · ", SAFE * (width - 4), fine)
     under = 2.4 * style.text + 8  # tick labels and the axis label
     has_axis = [index + columns >= count for index in range(count)]
     top = text_size(note, fine)[1] + 4
@@ -208,8 +223,41 @@ def arrange(
     for index in range(count):
         x, y = left + index % columns * cell, bottoms[index // columns]
         boxes.append(Box(x, y, x + across, y + height))
-    head = (_key_places(key, left, style)[-1][1] + 1) * LEADING * style.text + 3 if key else 0
-    return Page(style, (width, top + head), across, tuple(boxes), tuple(has_axis), tuple(wrapped), note, tuple(key), small)
+    small_font = style.font(style.text - 0.5)
+    signs = [replace(sign, text=wrap_words([sign.text], " ", width - left - sign.indent - 5, small_font)) for sign in key]
+    head = _key_places(signs, left, style)[1] * LEADING * style.text + 3 if key else 0
+    return Page(style, (width, top + head), across, tuple(boxes), tuple(has_axis), tuple(wrapped), note, tuple(signs), small)
+
+
+class _Pgf(RendererPgf):
+    """Writes PGF without LaTeX at hand: texts are measured as they were to be placed, and their special characters escaped."""
+
+    def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: bool | Literal["TeX"]) -> tuple[float, float, float]:
+        width, height, descent = (
+            self.points_to_pixels(length) for length in TextToPath().get_text_width_height_descent(s, prop, ismath=False)
+        )
+        return width, height, descent
+
+    def draw_text(
+        self, gc: Any, x: float, y: float, s: str, prop: FontProperties, angle: float, ismath: Any = False, mtext: Any = None
+    ) -> None:
+        # LaTeX would put the middle of the letters that a text has where the middle of a line belongs.
+        anchored = mtext if mtext is not None and mtext.get_verticalalignment() != "center" else None
+        super().draw_text(gc, x, y, "".join(_SIGNS.get(character) or escape(character) for character in s), prop, angle, mtext=anchored)
+
+
+_SIGNS = {" ": " ", "★": r"\ensuremath{\star}", "…": r"\ldots{}"}  # what stands in figures and in no table
+
+
+def _pgf(figure: Figure) -> bytes:
+    """The figure for \\input in a LaTeX document that loads pgf; it has the document's fonts."""
+    held, (width, height) = io.StringIO(), figure.get_size_inches()
+    corner = rf"\pgfqpoint{{{width:f}in}}{{{height:f}in}}"
+    bounds = rf"\pgfpathrectangle{{\pgfpointorigin}}{{{corner}}}\pgfusepath{{use as bounding box, clip}}"
+    held.write(rf"\begingroup\makeatletter\begin{{pgfpicture}}{bounds}%" + "\n")
+    figure.draw(_Pgf(figure, held))
+    held.write(r"\end{pgfpicture}\makeatother\endgroup" + "\n")
+    return held.getvalue().encode()
 
 
 # What to leave out of a file so that it depends on nothing but the figure.
@@ -218,24 +266,33 @@ _METADATA: Mapping[str, dict[str, str | None]] = {
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
 }
+FORMATS = (*_METADATA, "pgf")
+
+
+def check_formats(formats: Iterable[str]) -> None:
+    """Raises: InputError for a format that figures are not written in."""
+    for form in formats:
+        if form not in FORMATS:
+            raise unknown("figure format", form, FORMATS)
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Iterable[str] = ("pdf", "png")) -> list[Path]:
-    """Writes a figure as FOLDER/NAME.FORMAT ("pdf", "png" with 200 dpi, "svg") and returns the paths. A file is whole or not there,
-    and the same figure gives the same bytes.
+    """Writes a figure as FOLDER/NAME.FORMAT ("pdf", "png" with 200 dpi, "svg", "pgf") and returns the paths. A file is whole or not
+    there, and the same figure gives the same bytes. PGF cannot hold pictures: what has some is written as PDF in its place.
 
     Raises: InputError for an unknown format, RunError where the files cannot be written.
     """
-    formats = list(formats)
-    for form in formats:
-        if form not in _METADATA:
-            raise unknown("figure format", form, _METADATA)
-    paths = []
-    for form in formats:
-        held = io.BytesIO()
+    check_formats(formats := list(formats))
+    if figure.findobj(AxesImage):
+        formats = list(dict.fromkeys("pdf" if form == "pgf" else form for form in formats))
+    paths = [folder / f"{name}.{form}" for form in formats]
+    for form, path in zip(formats, paths, strict=True):
         with mpl.rc_context(CVPR_FULL.settings):
-            figure.savefig(held, format=form, dpi=_DPI, metadata=_METADATA[form])
-        path = folder / f"{name}.{form}"
-        write_whole(path, held.getvalue())
-        paths.append(path)
+            write_whole(path, _pgf(figure) if form == "pgf" else _drawn(figure, form))
     return paths
+
+
+def _drawn(figure: Figure, form: str) -> bytes:
+    held = io.BytesIO()
+    figure.savefig(held, format=form, dpi=_DPI, metadata=_METADATA[form])
+    return held.getvalue()

@@ -148,6 +148,12 @@ def wrap(parts: Sequence[str], separator: str, width: float, font: Font) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def wrap_words(parts: Sequence[str], separator: str, width: float, font: Font) -> str:
+    """As `wrap`, but a part that is wider than a line is broken between its words."""
+    lines = [line for part in parts for line in wrap(part.split(" "), " ", width, font).split("\n")]
+    return wrap(lines, separator, width, font)
+
+
 def _shortened(text: str, width: float, font: Font) -> str:
     short, kept = text, len(text)
     while kept > 4 and _line_width(short, font) > width:
@@ -156,22 +162,29 @@ def _shortened(text: str, width: float, font: Font) -> str:
     return short
 
 
+SERIF, SANS = ("STIXGeneral", "DejaVu Sans"), ("DejaVu Sans",)
+"""Families that come with matplotlib, so that every machine draws the same bytes; the first has the look of Times."""
+
+
 @dataclass(frozen=True)
 class Style:
-    """Width in inches and font of a figure. The default is the text width of a CVPR paper in a Times look.
-
-    Source of the widths: the CVPR 2024 author kit, as in `tueplots.figsizes.cvpr2024_full` and `_half`. The fonts come with matplotlib, so
-    that every machine draws the same bytes.
-    """
+    """Width in inches and font of a figure, `text` and `small` in points. The default is the text width of a CVPR paper in a Times look;
+    see `venues` for others."""
 
     width: float = 6.875
-    families: tuple[str, ...] = ("STIXGeneral", "DejaVu Sans")
+    families: tuple[str, ...] = SERIF
     text: float = 7.5
     small: float = 6.0
 
     def font(self, points: float, **more: Any) -> Font:
         """The font of this style in a size."""
         return Font(self.families, points, **more)
+
+    @property
+    def unit(self) -> float:
+        """How much more room a small text takes than in the default style."""
+        own, usual = (text_size("layer 12", style.font(style.small))[0] for style in (self, Style()))
+        return own / usual
 
     @property
     def settings(self) -> dict[Any, Any]:
@@ -183,6 +196,8 @@ class Style:
             "text.usetex": False,
             "text.hinting": "none",
             "pdf.fonttype": 42,
+            "ps.fonttype": 42,
+            "pgf.rcfonts": False,
             "svg.hashsalt": "lisabench",
             "axes.linewidth": 0.5,
             "axes.spines.top": False,
@@ -192,7 +207,7 @@ class Style:
 
 
 CVPR_FULL = Style()
-CVPR_COLUMN = Style(width=3.25)
+CVPR_COLUMN = Style(width=3.28125)
 
 
 def padded(low: float, high: float, length: float, pad: float, least: float) -> tuple[float, float]:

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lisabench.errors import RunError
-from lisabench.render.page import INK, Page, save
-from lisabench.render.palette import CVPR_FULL, text_size, wrap
+from lisabench.render.page import INK, SAFE, Page, save
+from lisabench.render.palette import CVPR_FULL, Font, Style, text_size, wrap, wrap_words
 from lisabench.render.training_notes import kernels_note, own_up
 from lisabench.results import Run
 
@@ -32,7 +32,7 @@ SIGNED: Colormap = LinearSegmentedColormap.from_list("signed", ["#08244F", "#5B8
 POSITIVE: Colormap = LinearSegmentedColormap.from_list("positive", ["#FFFFFF", "#F3AC7C", "#D55E00", "#5A1E00"])
 
 _LEAST_CELL, _MOST_CELL = 17.0, 56.0  # points: less is not seen, more shows no more
-_WIDTH, _TALLEST = CVPR_FULL.width * 72, 500.0  # points for a figure, and for all rows: the text of a CVPR page is 639 high
+_TALLEST = 500.0  # points for all rows: the text of a CVPR page is 639 high
 _GAPS = (1.6, 5.0, 12.0)  # points between cells, groups of cells, and groups of groups
 _MOST_OPERATORS, _MOST_LAYERS = 3, 4  # in the figure of kernels
 # What rows and columns of tables stand for.
@@ -57,20 +57,20 @@ def read(path: Path) -> Found:
         raise RunError(f"{str(path)!r} cannot be read ({error}); train again, or remove it to go without its figures") from error
 
 
-def write_figures(run: Run, folder: Path, *, formats: Iterable[str] = ("pdf", "png")) -> list[Path]:
+def write_figures(run: Run, folder: Path, *, formats: Iterable[str] = ("pdf", "png"), style: Style = CVPR_FULL) -> list[Path]:
     """Writes `patterns-KEY` for each operator with tables, and `kernels`, of the first seed of each that has a file; returns the paths.
     RunError where a file of the run cannot be read or a figure cannot be written."""
     found, formats, paths = dict(_first_seeds(run)), list(formats), list[Path]()
-    for key, one in found.items():
-        if "kernel_patterns" in one and "context_patterns" in one:
-            paths += save(draw_patterns(key, one, note=_caveat(run, [key])), folder, f"patterns-{_file_name(key)}", formats)
+    for key in [key for key, one in found.items() if {"kernel_patterns", "context_patterns"} <= set(one)]:
+        figure = draw_patterns(key, found[key], note=own_up([_operator(run, key)]), style=style)
+        paths += save(figure, folder, f"patterns-{_file_name(key)}", formats)
     chosen = _chosen(run, found)
     left_out = [key for key, one in found.items() if "rows" in one and key not in chosen]
-    note = [f"not shown: {', '.join(left_out)}"] if left_out else []
     without = [key for key in run.plan["operators"] if "rows" not in found.get(key, {}) and _has_none(run, key)]
-    note += [f"no kernel: {', '.join(without)}"] if without else []
-    figure = draw_kernels(chosen, note=[*note, *similarity_note(run, chosen), *_caveat(run, chosen)])
-    return paths + (save(figure, folder, "kernels", formats) if figure else [])
+    note = [f"{what}: {', '.join(keys)}" for what, keys in (("not shown", left_out), ("no kernel", without)) if keys]
+    note += [*similarity_note(run, chosen), *own_up(_operator(run, key) for key in chosen)]
+    kernels = draw_kernels(chosen, note=note, style=style)
+    return paths + (save(kernels, folder, "kernels", formats) if kernels else [])
 
 
 def _first_seeds(run: Run) -> Iterator[tuple[str, Found]]:
@@ -116,10 +116,6 @@ def _file_name(key: str) -> str:
     return plain if plain == short else f"{short}-{zlib.crc32(key.encode()):08x}"
 
 
-def _caveat(run: Run, keys: Iterable[str]) -> list[str]:
-    return own_up(_operator(run, key) for key in keys)
-
-
 def similarity_note(run: Run, keys: Iterable[str]) -> list[str]:
     """How alike the kernels of each operator are, after and before training, for a footnote; nothing where no record says it."""
     return kernels_note({key: _records(run, key) for key in keys})
@@ -129,9 +125,10 @@ def similarity_note(run: Run, keys: Iterable[str]) -> list[str]:
 class _Sheet:
     """A page with one axes over all of it, in points, y from the top. Where the cells of its rows and columns begin; last their end."""
 
+    style: Style
     figure: Figure
     axes: Axes
-    cell: tuple[float, float]
+    cell: Numbers
     xs: Sequence[float]
     ys: Sequence[float]
 
@@ -153,15 +150,15 @@ class _Sheet:
         for colour, width in (("white", 1.2), ("black", 0.5)):
             self.outline(left + place[1] * step[0], top + place[0] * step[1], step, gid, colour, width)
 
-    def write(self, x: float, y: float, text: str, gid: str, *, ha: str = "left", bold: bool = False, points: float = 6.0) -> None:
-        """A text, its middle at this height; one that is very long loses its middle."""
-        font = CVPR_FULL.font(points, weight="bold" if bold else "normal")
-        text = wrap([text], "", 300, font)
-        self.axes.text(x, y, text, fontproperties=font.properties, ha=ha, va="center_baseline", color=INK, gid=gid, parse_math=False)
+    def write(self, x: float, y: float, text: str, gid: str, *, ha: str = "left", font: Font | None = None, most: float = 300) -> None:
+        """A text, its middle at this height, small where no font is given; one that is wider than `most` loses its middle."""
+        font = font or self.style.font(self.style.small)
+        look: dict[str, Any] = {"fontproperties": font.properties, "va": "center_baseline", "color": INK, "parse_math": False}
+        self.axes.text(x, y, wrap([text], "", most, font), ha=ha, gid=gid, **look)
 
     def scale(self, right: float, colours: Colormap, texts: Sequence[str]) -> float:
         """A strip of the colours at the top that ends there, with a text at each end; returns where all of it begins."""
-        low, high = (text_size(text, CVPR_FULL.font(6.0))[0] for text in texts)
+        low, high = (text_size(text, self.style.font(self.style.small))[0] for text in texts)
         strip, values = right - high - 47, np.linspace(-1 if colours is SIGNED else 0, 1, 64)[None]
         self.image(strip, 3.5, (44, 5), values, most=1, colours=colours, gid="strip")
         for x, text in ((right, texts[1]), (strip - 3, texts[0])):
@@ -169,18 +166,18 @@ class _Sheet:
         return strip - 3 - low
 
 
-def _sheet(rows: Sequence[Index], columns: Sequence[Index], corner: Numbers, cell: tuple[float, float], note: Sequence[str]) -> _Sheet:
+def _sheet(rows: Sequence[Index], columns: Sequence[Index], corner: Numbers, cell: Numbers, note: Sequence[str], style: Style) -> _Sheet:
     """A page with cells of this width and height from this corner on, and the note below."""
     steps = ([step + gap for gap in [*_gaps(way), 0.0]] for way, step in zip((columns, rows), cell, strict=True))
     xs, ys = (np.cumsum([start, *each]).tolist() for start, each in zip(corner, steps, strict=True))
-    font = CVPR_FULL.font(CVPR_FULL.small)
-    words = wrap(note, " · ", _WIDTH - 4, font)
-    page = Page(CVPR_FULL, (_WIDTH, ys[-1] + text_size(words, font)[1] + 20), 0, (), (), (), words, (), True)
+    font, width = style.font(style.small), style.width * 72
+    words = wrap_words(note, " · ", SAFE * (width - 4), font)
+    page = Page(style, (width, ys[-1] + text_size(words, font)[1] + 20 * style.unit), 0, (), (), (), words, (), True)
     figure = page.start()
     page.write_footnote(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, page.size[0]), ylim=(page.size[1], 0), autoscale_on=False)
     axes.axis("off")
-    return _Sheet(figure, axes, cell, xs, ys)
+    return _Sheet(style, figure, axes, cell, xs, ys)
 
 
 def _gaps(indices: Sequence[Index]) -> list[float]:
@@ -197,7 +194,7 @@ def _fitting(rows: Sequence[Index], columns: Sequence[Index], size: Numbers, sha
     return width, width * ratio
 
 
-def draw_patterns(key: str, found: Found, *, note: Sequence[str] = ()) -> Figure:
+def draw_patterns(key: str, found: Found, *, note: Sequence[str] = (), style: Style = CVPR_FULL) -> Figure:
     """The tables P and G of every layer, head and pattern, in one scale of colours, offset 0 in the middle of each.
     Their rows and columns are the flattest of the ways in which the tables are seen well, or else that of the largest tables."""
     tables = np.stack([found["kernel_patterns"], found["context_patterns"]])  # (kind, layers, heads, patterns, height, width)
@@ -205,25 +202,25 @@ def draw_patterns(key: str, found: Found, *, note: Sequence[str] = ()) -> Figure
     centre, modulo = (shape[0] // 2, shape[1] // 2), shape == found["grid"].tolist() != [1, 1]
     if modulo:  # offset 0 stands first: it is put in the middle, as it is in the other tables
         tables = np.roll(tables, centre, axis=(-2, -1))
-    counts, ways = {"layer": depth, "head": heads, "kind": 2, "pattern": patterns}, []
-    for down, across in (tuple(names.split() for names in both) for both in _ARRANGEMENTS):
+    counts, unit, ways = {"layer": depth, "head": heads, "kind": 2, "pattern": patterns}, style.unit, []
+    for down, across in ([names.split() for names in both] for both in _ARRANGEMENTS):
         rows, columns = (list(product(*(range(counts[name]) for name in names))) for names in (down, across))
-        ways.append((down, across, rows, columns, _fitting(rows, columns, (_WIDTH - 66, _TALLEST), shape)))
+        ways.append((down, across, rows, columns, _fitting(rows, columns, (style.width * 72 - 64 * unit - 2, _TALLEST), shape)))
     down, across, rows, columns, cell = next((way for way in ways if way[-1][0] >= _LEAST_CELL), max(ways, key=lambda way: way[-1]))
     most = float(np.abs(tables).max()) or 1.0
     text = [f"learned tables of {key}, seed {found['seed']}", "P on the kernel, G on the context", "ticks: offset 0"]
     text += [f"dx, dy: offset of the key from the query in tokens{', modulo the grid' if modulo else ''}"]
     text += [f"side by side: patterns 1 to {patterns}"] if patterns > 1 else []
-    with mpl.rc_context(CVPR_FULL.settings):
-        sheet = _sheet(rows, columns, (64, 12 + 9 * len({*across} - {"pattern"})), cell, [*text, *note])
-        sheet.write(2, 6, key, "title", bold=True, points=CVPR_FULL.text)
-        sheet.scale(_WIDTH - 3, SIGNED, [f"−{most:.2g}", f"{most:.2g}"])
+    with mpl.rc_context(style.settings):
+        sheet = _sheet(rows, columns, (64 * unit, 12 + 9 * unit * len({*across} - {"pattern"})), cell, [*text, *note], style)
+        left = sheet.scale(style.width * 72 - 3, SIGNED, [f"−{most:.2g}", f"{most:.2g}"])
+        sheet.write(2, 6, key, "title", font=style.font(style.text, weight="bold"), most=left - 8)
         for names, indices, starts, step in ((down, rows, sheet.ys, cell[1]), (across, columns, sheet.xs, cell[0])):
             for level, name in enumerate(names):
                 for number, middle in _groups(indices, starts, step, level) if name != "pattern" else ():
-                    at = (2 + 24 * level, middle) if names is down else (middle, 16 + 9 * level)
-                    words = "PG"[number] if name == "kind" else f"{name} {number + 1}"
-                    sheet.write(at[0], at[1], words, name, ha="left" if names is down else "center")
+                    at = (2 + 24 * unit * level, middle) if names is down else (middle, 12 + (4 + 9 * level) * unit)
+                    words, ha = "PG"[number] if name == "kind" else f"{name} {number + 1}", "left" if names is down else "center"
+                    sheet.write(*at, words, name, ha=ha)
         for (row, y), (column, x) in product(zip(rows, sheet.ys, strict=False), zip(columns, sheet.xs, strict=False)):
             of = dict(zip(down + across, row + column, strict=True))
             place = of["kind"], of["layer"], of["head"], of["pattern"]
@@ -238,14 +235,15 @@ def draw_patterns(key: str, found: Found, *, note: Sequence[str] = ()) -> Figure
 
 def _offsets(sheet: _Sheet, centre: Sequence[int], shape: Sequence[int]) -> None:
     """The first and the last offset of either axis at the table at the bottom left."""
-    left, top = sheet.xs[0], sheet.ys[-1] - sheet.cell[1]
+    left, top, style = sheet.xs[0], sheet.ys[-1] - sheet.cell[1], sheet.style
+    unit, font = style.unit, style.font(style.small - 1)
     for axis, name in enumerate(("dx", "dy")):
         count, length = shape[1 - axis], sheet.cell[axis]
         texts = {0.5 / count: -centre[1 - axis], 1 - 0.5 / count: count - 1 - centre[1 - axis]} if count > 1 else {}
-        for share, text in [*texts.items(), (0.5, name)]:
-            out = 7.0 if text == name else 2.0
-            x, y = (left - out, top + share * length) if axis else (left + share * length, sheet.ys[-1] + 3 + out)
-            sheet.write(x, y, str(text).replace("-", "−"), "offset", ha="right" if axis else "center", points=5)
+        beside = 4 + max((text_size(str(each), font)[0] for each in texts.values()), default=1) if axis else 7 * unit
+        for share, text, out in [*((share, text, 2.0) for share, text in texts.items()), (0.5, name, beside)]:
+            x, y = (left - out, top + share * length) if axis else (left + share * length, sheet.ys[-1] + 3 * unit + out)
+            sheet.write(x, y, str(text).replace("-", "−"), "offset", ha="right" if axis else "center", font=font)
 
 
 def _groups(indices: Sequence[Index], starts: Numbers, step: float, level: int) -> Iterator[tuple[int, float]]:
@@ -255,7 +253,7 @@ def _groups(indices: Sequence[Index], starts: Numbers, step: float, level: int) 
         yield prefix[-1], (at[0] + at[-1] + step) / 2
 
 
-def draw_kernels(found: Mapping[str, Found], *, note: Sequence[str] = ()) -> Figure | None:
+def draw_kernels(found: Mapping[str, Found], *, note: Sequence[str] = (), style: Style = CVPR_FULL) -> Figure | None:
     """Each sample with a query, and under it the kernel of that query in each layer and head of every operator; all saw the same images."""
     if not found:
         return None
@@ -264,24 +262,26 @@ def draw_kernels(found: Mapping[str, Found], *, note: Sequence[str] = ()) -> Fig
     layers = sorted({int(layer) for layer in np.linspace(0, depth - 1, min(depth, _MOST_LAYERS)).round()})
     counts = (range(len(kernels)), layers), (range(samples), range(heads))
     rows, columns = ([(outer, 0, inner) for outer, inner in product(*way)] for way in counts)
-    cell, picture = (_fitting(rows, columns, (_WIDTH - 66, _TALLEST - 60), grid)), _fitting([(0,)], [(0,)], (60, 60), grid)
-    seeds = ", ".join(dict.fromkeys(str(one["seed"]) for one in found.values()))
-    text = [f"box: the query; each kernel in colours up to its largest absolute value; seed {seeds}"]
+    unit, right, bold = style.unit, style.width * 72 - 3, style.font(style.text, weight="bold")
+    cell = _fitting(rows, columns, (right - 62 * unit - 1, _TALLEST - 60), grid)
+    picture = _fitting([(0,)], [(0,)], (min(60, heads * (cell[0] + _GAPS[0])), 60), grid)
+    text = ["box: the query; each kernel in colours up to its largest absolute value"]
+    text += [f"seed {', '.join(dict.fromkeys(str(one['seed']) for one in found.values()))}"]
     text += [f"{len(layers)} of {depth} layers"] if len(layers) < depth else []
-    with mpl.rc_context(CVPR_FULL.settings):
-        sheet = _sheet(rows, columns, (64, picture[1] + 38), cell, [*text, *note])
+    with mpl.rc_context(style.settings):
+        sheet = _sheet(rows, columns, (62 * unit + 2, picture[1] + 14 + 24 * unit), cell, [*text, *note], style)
         for sample, middle in _groups(columns, sheet.xs, cell[0], 0):
             at = middle - picture[0] / 2, 14.0
             sheet.image(*at, picture, _picture(first["images"][sample]), most=1, colours="gray", gid=f"image:{sample}")
             sheet.mark(*at, picture, first["queries"][sample], grid, f"query:{sample}")
         for (_, _, head), x in zip(columns, sheet.xs, strict=False):
-            sheet.write(x + cell[0] / 2, picture[1] + 33, f"head {head + 1}" if cell[0] > 20 else str(head + 1), "head", ha="center")
-        right = _WIDTH - 3
+            words = f"head {head + 1}" if cell[0] > 20 * unit else f"{head + 1}"
+            sheet.write(x + cell[0] / 2, picture[1] + 14 + 19 * unit, words, "head", ha="center")
         for (place, _, layer), y in zip(rows, sheet.ys, strict=False):
             colours = SIGNED if kernels[place].min() < 0 else POSITIVE
-            sheet.write(60, y + cell[1] / 2, f"layer {layer + 1}", "layer", ha="right")
+            sheet.write(60 * unit, y + cell[1] / 2, f"layer {layer + 1}", "layer", ha="right")
             if layer == 0:
-                sheet.write(2, y - (6 if place else 15), list(found)[place], "title", bold=True, points=CVPR_FULL.text)
+                sheet.write(2, y - (6 if place else 15 * unit), list(found)[place], "title", font=bold, most=right)
             for (sample, _, head), x in zip(columns, sheet.xs, strict=False):
                 values, gid = kernels[place][layer, sample, head], f"kernel:{(place, layer, head, sample)}"
                 sheet.image(x, y, cell, values, most=float(np.abs(values).max()) or 1.0, colours=colours, gid=gid)

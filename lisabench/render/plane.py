@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike
 
 from lisabench.render.labels import Box, Points
 from lisabench.render.page import Page, Sign, Ticks, arrange
-from lisabench.render.palette import LEADING, Style, text_size, wrap
+from lisabench.render.palette import LEADING, Style, text_size
 
-_SAFE = 0.95  # of the page's width: what lines of a footnote take at most
 _BETWEEN = 10.0  # points between panels that have no ticks between them
 _BESIDE_TICKS = 8.0  # points between a panel's tick texts and what is left of them
 
@@ -75,7 +74,7 @@ def page_of(
     full = [*titles, *[()] * (-count % columns)]
     page = arrange(
         full,
-        _safe_lines(footnote, style),
+        footnote,
         style,
         columns=columns,
         left=left,
@@ -95,17 +94,6 @@ def page_of(
     return replace(
         page, boxes=tuple(boxes), across=cell - gutter - gap, size=size, bottom_row=page.bottom_row[:count], titles=page.titles[:count]
     )
-
-
-def _safe_lines(footnote: Sequence[str], style: Style) -> list[str]:
-    """The lines of a footnote, somewhat shorter than the page: on a raster a text is some percent wider than it was measured.
-
-    Blanks fill them up, so that nothing is joined to them again; they are not drawn.
-    """
-    width, font = style.width * 72 - 4, style.font(style.small)
-    lines = wrap(footnote, " · ", _SAFE * width, font).split("\n")
-    blank = text_size("  ", font)[0] - text_size(" ", font)[0]
-    return [line + " " * int((width - text_size(line, font)[0]) / blank) for line in lines]
 
 
 def add_axes(page: Page, figure: Figure, index: int, plane: Plane, *, ticks: tuple[Ticks, Ticks], names: tuple[str, str]) -> Axes:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from lisabench import units
 from lisabench.render import families
-from lisabench.render.curves import FLOPS_NOTE, common, complete, cut, not_shown, own_up, variants_of
+from lisabench.render.curves import common, cut, narrowed, not_shown, own_up, variants_of
 from lisabench.render.palette import CVPR_FULL, Style
+from lisabench.render.quantities import FLOPS_NOTE
 from lisabench.render.scatter import draw_fields
 from lisabench.render.traces import Field, Plot, Roof, tokens_note, trace
 
@@ -30,7 +31,7 @@ _PLOT = Plot("Arithmetic intensity (FLOP per byte)", "Achieved FLOP/s", _number,
 def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVPR_FULL) -> Figure | None:
     """Achieved FLOP/s against FLOPs per byte of the least traffic, an operator's sizes joined; a device, scope, mode, dtype, dim, heads
     and batch a panel, with the roof of its device and dtype. None where no finished cell has these figures."""
-    frame = complete(frame, [_ACHIEVED, _TRAFFIC, _PEAK, _BANDWIDTH, _COUNT])
+    frame = narrowed(frame, [_ACHIEVED, _TRAFFIC, _PEAK, _BANDWIDTH, _COUNT])
     frame = frame.assign(**{_INTENSITY: (frame[_ACHIEVED] / frame[_TRAFFIC]).where(frame[_TRAFFIC] > 0)})
     variants = variants_of(frame, baseline)
     fields, bare = [], []
@@ -45,7 +46,8 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
         return None
     note = [*common(frame), tokens_note(fields, style), "FLOP/s at the median latency"]
     if any(field.roof for field in fields):
-        note.append("roof: peaks measured on this machine, of a large matrix product and of a copy")
+        machine = "this machine" if frame["device_name"].nunique() == 1 else "each machine"
+        note.append(f"roof: peaks measured on {machine}, of a large matrix product and of a copy")
     note.append("bytes: the least traffic, inputs and parameters read once, the output written once")
     note += ["in training as much again for gradients"] if "train" in set(frame["mode"]) else []
     note.append(FLOPS_NOTE)

@@ -24,10 +24,8 @@ _PAD = 8.0  # points between the outermost data and the edges of a panel
 _GAP = 12.0  # points between panels: room for half a tick's text of each
 _ROOF = INK
 _GROWTH = (1.0, 1.3, 1.7, 2.2)  # heights to try until every name has its place, in usual heights
-_TALLEST, _TALLEST_SMALL = (
-    560.0,
-    450.0,
-)  # points for all rows together: what a page leaves beside a caption; of small panels with more titles
+# Points for all rows together: what a page leaves beside a caption; of small panels, which have more titles; and for a row of those.
+_TALLEST, _TALLEST_SMALL, _FLATTEST = 560.0, 420.0, 60.0
 _FEW = 6  # traces in a panel whose token counts are written
 _FLAT = 0.15  # share of the width that is right of every ridge, where there is one
 _SMALLEST, _LARGEST = 2.2, 4.4  # markers
@@ -117,16 +115,16 @@ class _Try:
 
 def _tries(panels: int, style: Style, *, small: bool) -> list[_Try]:
     """As small as it can be, then taller, then fewer side by side, all within a page; at last with names aside."""
-    usual = columns_of(panels, style, small=small)
-    tries = []
+    usual, tries = columns_of(panels, style, small=small), list[_Try]()
     tallest = _TALLEST_SMALL if small else _TALLEST
     for columns in range(usual, 0, -1):
         rows = -(-panels // columns)
-        if columns < usual and rows * 125 > tallest:
+        if columns < usual and rows * (_FLATTEST if small else 125) > tallest:
             break
-        height = float(np.clip(0.62 * (style.width * 72 - 40) / columns, min(125, tallest / rows), 190))
+        height = float(np.clip(0.62 * (style.width * 72 - 40) / columns, min(125, tallest / rows), tallest / rows if small else 190))
         tries += [_Try(columns, min(growth * height, max(height if small else 125, tallest / rows))) for growth in _GROWTH]
-    return [*dict.fromkeys(tries), replace(tries[-3], aside=True)]
+    last = _Try(1, max(_FLATTEST, tallest / panels)) if small else tries[-3]
+    return [*dict.fromkeys(tries), replace(last, aside=True)]
 
 
 def _layout(plot: Plot, fields: Sequence[Field], note: Sequence[str], style: Style, way: _Try) -> _Sheet:
@@ -140,7 +138,13 @@ def _layout(plot: Plot, fields: Sequence[Field], note: Sequence[str], style: Sty
         fine = style.font(style.small)
         roofs = [halved(text) for field in fields if field.roof for text in (field.roof.peak_text, field.roof.slope_text)]
         gutter = 22 + max([text_size(text, font)[0] for text in labels.values()] + [text_size(text, fine)[0] - 12 for text in roofs])
-        height = max(height, *(40 + sum(text_size(labels[one.variant.label], font)[1] for one in field.traces) for field in fields))
+        height = max(
+            height,
+            *(
+                (0 if _small(fields) else 40) + sum(text_size(labels[one.variant.label], font)[1] for one in field.traces)
+                for field in fields
+            ),
+        )
     y_limits = _limits(fields, cell, height, style)[1]
     y_ticks = value_ticks(*y_limits, 10)
     left = 1.2 * style.text + 8 + max(text_size(plot.y_text(tick), font)[0] for tick in y_ticks)

@@ -74,5 +74,5 @@ def _key(op: str, options: Mapping[str, Any]) -> _Key:
 
 def _words(fixed: tuple[Any, ...]) -> str:
     device, said = fixed[0], dict(zip(CURVE, fixed[1:], strict=True))
-    words = [PANEL_KEYS[name](said[name]) for name in CURVE if name in PANEL_KEYS and name != "device"]
+    words = [PANEL_KEYS[name](said[name]) for name in CURVE if name in PANEL_KEYS and name not in ("device", "compiled")]
     return ", ".join([*words, *(["compiled"] if said["compiled"] else []), str(device)])

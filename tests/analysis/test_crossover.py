@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from lisabench.analysis.crossover import Crossover, Side, find_crossover
+from lisabench.analysis.crossover import Crossover, Side, efficiency_length, find_crossover
 from lisabench.analysis.scaling import FitError
 from lisabench.analysis.statistics import Array
 from lisabench.errors import InputError
@@ -143,3 +143,34 @@ def test_sentence(crossover: Crossover, quantity: str, text: str) -> None:
 def test_unknown_quantity_lists_the_valid_ones() -> None:
     with pytest.raises(InputError, match="latency, memory, flops, energy"):
         FOUND.sentence("lisa", "softmax", quantity="speed")
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0])
+def test_efficiency_length_is_where_line_and_parabola_meet_for_the_last_time(scale: float) -> None:
+    vanilla = {size: scale * (size**2 + 500 * size + 1e6) for size in SIZES}
+    assert efficiency_length({size: scale * (30500.0 * size + 1e6) for size in SIZES[:3]}, vanilla) == pytest.approx(30000)
+    assert efficiency_length({size: scale * (5500.0 * size - 3e6) for size in SIZES}, vanilla) == pytest.approx(4000)
+
+
+@pytest.mark.parametrize("cost", [lambda n: 1.0 * n, lambda n: 300.0 * n + 995e3], ids=["apart", "meets below 0"])
+def test_no_efficiency_length_where_the_operator_is_cheaper_from_the_start(cost: Callable[[int], float]) -> None:
+    assert efficiency_length({size: cost(size) for size in SIZES}, {size: size**2 + 500.0 * size + 1e6 for size in SIZES}) is None
+
+
+def test_efficiency_length_needs_sizes() -> None:
+    with pytest.raises(FitError, match="3 sizes of vanilla attention and 2 of the other, given 2 and 1"):
+        efficiency_length({1: 1.0}, {1: 1.0, 2: 2.0})
+
+
+# Of 150 draws of 95% all but one in a thousand cover between 88 and 100%.
+@pytest.mark.parametrize("rounds", [12, 30])
+def test_interval_covers_the_truth_as_often_as_it_says(rounds: int) -> None:
+    generator, covered = np.random.default_rng(0), 0
+    for _ in range(150):
+        linear, square = (
+            {size: law(size) * np.exp(generator.normal(0, 0.03, rounds)) for size in SIZES}
+            for law in (lambda n: 3000.0 * n, lambda n: float(n**2))
+        )
+        low, _, high = ends(find_crossover(linear, square, draws=300))
+        covered += low <= 3000 <= high
+    assert 0.88 <= covered / 150 < 1

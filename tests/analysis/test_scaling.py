@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from lisabench.analysis.scaling import FitError, fit_power_law
+from lisabench.analysis.scaling import FitError, fit_power_law, local_slopes
 from lisabench.analysis.statistics import Array
 from lisabench.errors import InputError, LisaBenchError
 
@@ -74,13 +74,27 @@ def test_no_other_parameters_fit_better(seed: int, exponent: float, floor: float
     assert ours <= theirs * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("floor", [0.0, 5.0])
-def test_interval_covers_the_truth_about_as_often_as_it_says(floor: float) -> None:
-    repeats, covered = 120, 0
-    for seed in range(repeats):
-        law = fit_power_law(SIZES, list(noisy(1.5, floor, 0.02, seed)), draws=100)
-        covered += law.ci_low <= 1.5 <= law.ci_high
-    assert 0.88 <= covered / repeats < 1
+# Of 80 draws of 95% all but one in a thousand cover between 86 and 100%; both kinds of interval, where the floor is at its bound
+# and where it is not. benchmarks/coverage.py has all cases.
+@pytest.mark.parametrize("floor", [0.0, 3.0])
+@pytest.mark.parametrize("sampled", [True, False])
+def test_interval_covers_the_truth_about_as_often_as_it_says(floor: float, sampled: bool) -> None:
+    covered, size = 0, np.array(SIZES)
+    generator = np.random.default_rng(0)
+    law = floor * size[0] ** 1.5 + size**1.5
+    for _ in range(80):
+        rounds = law[:, None] * np.exp(generator.normal(0, 0.03, (len(size), 12)))
+        fit = fit_power_law(SIZES, list(np.median(rounds, axis=1)), samples=list(rounds) if sampled else None, draws=120)
+        covered += fit.ci_low <= 1.5 <= fit.ci_high
+    assert 0.86 <= covered / 80 < 1
+
+
+def test_what_n_log_n_leaves_is_no_chance() -> None:
+    size = np.array(SIZES)
+    samples = [value * np.exp(np.linspace(-1e-3, 1e-3, 13)) for value in size * np.log(size)]
+    values = [float(np.median(raw)) for raw in samples]
+    told, untold = fit_power_law(SIZES, values, samples=samples), fit_power_law(SIZES, values)
+    assert untold.ci_low < told.ci_low < told.exponent < told.ci_high < untold.ci_high
 
 
 def test_noise_of_the_samples_widens_the_interval() -> None:
@@ -192,3 +206,25 @@ def test_bad_settings_are_an_error() -> None:
         fit_power_law([1, 2, 3], [1, 2, 3], confidence=95)
     with pytest.raises(InputError, match="draw"):
         fit_power_law([1, 2, 3], [1, 2, 3], draws=0)
+
+
+def test_local_slopes_are_the_exponent_between_neighbours() -> None:
+    found = local_slopes([4, 1, 2], [64, 1, 4])
+    assert [slope.slope for slope in found] == pytest.approx([2, 4])
+    assert [slope.size for slope in found] == pytest.approx([math.sqrt(2), math.sqrt(8)])
+    assert all(slope.ci_low == slope.slope == slope.ci_high for slope in found)
+
+
+def test_local_slopes_have_intervals_where_samples_tell_the_noise() -> None:
+    samples = [[0.9 * value, value, 1.1 * value] for value in (1.0, 2.0, 4.0)]
+    found = local_slopes([1, 2, 4], [1, 2, 4], samples)
+    assert all(slope.ci_low < slope.slope < slope.ci_high for slope in found)
+    assert found == local_slopes([1, 2, 4], [1, 2, 4], samples)
+    assert local_slopes([1, 2], [1, 2], [[], []])[0].ci_low == 1
+
+
+def test_local_slopes_of_too_little_or_odd_points() -> None:
+    assert local_slopes([], []) == local_slopes([1], [1]) == []
+    assert local_slopes([1, 2, 3, 4, 4], [1, math.nan, 0, 5, 4]) == local_slopes([1, 4], [1, 4])
+    with pytest.raises(FitError, match="2 sizes, 1 values"):
+        local_slopes([1, 2], [1])

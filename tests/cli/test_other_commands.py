@@ -1,29 +1,26 @@
-"""`env`, `report` and `compare` as their users meet them, and the help of all commands."""
+"""`env` and `report` as their users meet them, and the help of all commands."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import PROGRAM, SMALL, only_error
+from made_runs import made_run
 from rich.console import Console
 from rich.table import Table
 
 from lisabench.cli import console
-from lisabench.cli.compare import compare
-from lisabench.journal import Journal, blank_record
 from lisabench.laws import LAWS
 from lisabench.render.terminal import plan_table
-from lisabench.workload import MODES, Grid, Workload, most_square
+from lisabench.workload import MODES, Grid, Workload
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -87,60 +84,6 @@ def test_report_of_nothing(lisabench: Run, tmp_path: Path) -> None:
     assert "is no run" in only_error(done)
 
 
-def made_run(
-    path: Path,
-    medians: dict[int, float],
-    *,
-    op: str = "linear",
-    device_name: str = "a CPU",
-    spread: float = 0.01,
-    axes: Sequence[dict[str, Any]] = ({},),
-) -> None:
-    """A run of written-down samples, as a sweep would leave it, with a cell for each of the axes at each number of tokens."""
-    with Journal.create(path, {"kind": "scale", "baseline": None, "operators": {op: {"given": {}}}, "cells": []}) as journal:
-        journal.add_environment("e", {"device_name": device_name, "machine": "x", "cpu": {"threads": 1}})
-        for (tokens, median), of in itertools.product(medians.items(), axes):
-            samples = [median * (1 + spread * (i % 11 - 5) / 5) for i in range(40)]
-            workload = Workload(**{"grid": most_square(tokens), **of})
-            fields: dict[str, Any] = {"cell": f"{tokens} {of}", "op": op, "options": {}} | workload.record_fields()
-            latency = {"median": median, "ci_low": median * 0.999, "ci_high": median * 1.001, "samples": samples, "warnings": []}
-            journal.append(blank_record(fields) | {"status": "ok", "latency_s": latency, "environment": "e"})
-
-
-def test_compare(lisabench: Run, tmp_path: Path) -> None:
-    made_run(tmp_path / "base", {16: 1.0, 32: 2.0, 64: 3.0, 128: 1.0})
-    made_run(tmp_path / "new", {16: 1.0, 32: 1.5, 64: 4.0, 256: 1.0})
-    done = lisabench("compare", "base", "new", "--json")
-    assert done.returncode == 0
-    found = {row["tokens"]: row for row in map(json.loads, done.stdout.splitlines())}
-    assert {tokens: row["verdict"] for tokens, row in found.items()} == {16: "same", 32: "faster", 64: "slower"}
-    assert found[32]["ratio"] == pytest.approx(0.75)
-    assert found[32]["ratio_ci_low"] <= 0.75 <= found[32]["ratio_ci_high"]
-    done = lisabench("compare", "base", "new", "--fail-on", "slower")
-    assert done.returncode == 1
-    assert "1 of 3 cells are slower" in only_error(done)
-    assert "1 faster" in done.stdout
-    assert lisabench("compare", "base", "new", "--fail-on", "slower", "--threshold", "50%").returncode == 0
-
-
-@pytest.mark.parametrize("columns", [60, 110])
-def test_the_table_of_compare_tells_cells_apart_and_fits(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    axes = [{"dtype": dtype, "dim": dim} for dtype in ("fp32", "bf16") for dim in (64, 192)]
-    for name, median in (("base", 1.0), ("new", 1.5)):
-        made_run(tmp_path / name, {64: median}, op="experiments/variants/mine.py:CrossCovarianceAttention", axes=axes)
-    screen = Console(width=columns, file=io.StringIO(), record=True)
-    monkeypatch.setattr(console, "results", lambda: screen)
-    compare(tmp_path / "base", tmp_path / "new")
-    text = screen.export_text()
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= columns
-    assert "…" not in text
-    assert "experiments" not in text
-    assert "batch" not in text
-    assert text.count("slower") == text.count(" 1.50  ") == 4
-    assert text.count("bf16") == text.count("fp32") == 2
-    assert ("left out on 60 columns: base, new" in text) is (columns == 60)
-
-
 @pytest.mark.parametrize("columns", [60, 110])
 def test_the_plan_names_what_varies_and_fits(columns: int) -> None:
     shapes = [Workload(grid=Grid(64, 64), dim=dim, heads=heads, mode=mode) for dim, heads in ((96, 3), (768, 12)) for mode in MODES]
@@ -173,33 +116,6 @@ def test_columns_that_were_left_out_are_named_once_and_only_if_they_were_there()
         said[width] = screen.export_text()
     assert "left out on 40 columns: wide; results.csv has all" in " ".join(said[40].split())
     assert "left out" not in said[100]
-
-
-def test_compare_of_different_machines_is_refused_unless_told(lisabench: Run, tmp_path: Path) -> None:
-    made_run(tmp_path / "base", {16: 1.0})
-    made_run(tmp_path / "new", {16: 2.0}, device_name="another CPU")
-    done = lisabench("compare", "base", "new")
-    assert done.returncode == 2
-    assert "differ in device_name" in only_error(done)
-    assert lisabench("compare", "base", "new", "--mix").returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["base", "nowhere"], "is no run"),
-        (["base", "apart"], "share no finished cell"),
-        (["base", "base", "--threshold", "much"], "--threshold got 'much'"),
-        (["base", "base", "--fail-on", "faster"], "valid: slower"),
-        (["base"], "Missing argument"),
-    ],
-)
-def test_compare_refuses(args: list[str], words: str, lisabench: Run, tmp_path: Path) -> None:
-    made_run(tmp_path / "base", {16: 1.0})
-    made_run(tmp_path / "apart", {32: 1.0})
-    done = lisabench("compare", *args)
-    assert done.returncode == 2
-    assert words in only_error(done)
 
 
 def test_runs_of_trainings_and_sweeps_are_told_apart(lisabench: Run, tmp_path: Path) -> None:

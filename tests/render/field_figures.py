@@ -55,7 +55,7 @@ def check_apart(figure: Figure, found: Iterable[Any]) -> None:
     """Fails where one of the texts touches another or leaves the figure."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in found]
     for text, box in boxes:
-        assert min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1) >= 0, f"{text!r} is clipped: {box}"
+        assert min(box.x0, box.y0, figure.bbox.width - box.x1, figure.bbox.height - box.y1) > -1e-6, f"{text!r} is clipped: {box}"
     for (one, box), (other, another) in itertools.combinations(boxes, 2):
         # Half a pixel of a rounded box is not an overlap.
         across = min(box.x1, another.x1) - max(box.x0, another.x0)

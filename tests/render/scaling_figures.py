@@ -30,7 +30,9 @@ FAMILIES = {
 FAMILY = {op: family for family, ops in FAMILIES.items() for op in ops}
 SIZES = (256, 1024, 4096, 16384)
 NAN = float("nan")
-MEASURED = ["latency_s.median", "latency_s.ci_low", "latency_s.ci_high", "memory_bytes.transient", "flops.analytic"]
+MEASURED = [
+    "latency_s.median", "latency_s.ci_low", "latency_s.ci_high", "memory_bytes.transient", "flops.analytic", "energy_j", "roofline.share",
+]  # fmt: skip
 
 
 def records(
@@ -47,7 +49,8 @@ def records(
             row |= {"dim": 192, "heads": 3, "dtype": "fp32", "device": "cpu", "device_name": "AMD EPYC, 2 threads", "reason": None}
             row["status"] = "ok" if status == "ok" or count < at else status if count == at else "skipped"
             size = (1 + place % 7) * count**power
-            row |= dict(zip(MEASURED, (size * 1e-9, size * 0.9e-9, size * 1.1e-9, size * 8, size * 40), strict=True))
+            figures = size * 1e-9, size * 0.9e-9, size * 1.1e-9, size * 8, size * 40, size * 3e-8, count**0.1 / (4 + place % 7)
+            row |= dict(zip(MEASURED, figures, strict=True))
             rows.append(row | axes | ({} if row["status"] == "ok" else dict.fromkeys(MEASURED, NAN)))
     return pd.DataFrame(rows)
 

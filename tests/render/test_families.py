@@ -68,7 +68,7 @@ def test_every_built_in_operator_has_a_look_for_ever() -> None:
     assert set(registry.names()) <= set(palette._FIXED)
 
 
-@pytest.mark.parametrize("quantity", figures.QUANTITIES)
+@pytest.mark.parametrize("quantity", ["latency", "memory", "flops", "throughput"])
 def test_each_operator_is_drawn_and_named_in_the_panel_of_its_family(quantity: str) -> None:
     figure = crowd(quantity)
     assert [text.get_text() for text in texts(figure, "title")] == [*FAMILIES, BEST]
@@ -82,6 +82,21 @@ def test_each_operator_is_drawn_and_named_in_the_panel_of_its_family(quantity: s
         assert len(named) == 1 + (op in names_in(figure, panel(figure, BEST)))
         assert {to_hex(text.get_color()).upper() for text in named} == {look.ink}
         assert {(line.get_color(), line.get_marker()) for line in lines(figure, f"series:{op}")} == {(look.colour, look.marker)}
+
+
+def test_of_throughput_the_most_is_the_best() -> None:
+    def heavy(quantity: str) -> set[str]:
+        figure = crowd(quantity)
+        shown = [kind(panel(figure, family), "series:") for family in FAMILIES]
+        return {line.get_gid() for series in shown for line in series if line.get_linewidth() >= 1.8}
+
+    assert heavy("throughput") == heavy("latency")
+
+
+def test_slopes_are_not_ranked() -> None:
+    figure = crowd("slope")
+    assert [text.get_text() for text in texts(figure, "title")] == [*FAMILIES]
+    assert "★" not in key(figure)
 
 
 def test_panels_share_their_limits_and_a_name_for_the_tokens() -> None:
@@ -230,12 +245,22 @@ def test_an_operator_without_flops_is_told_so() -> None:
 
 def test_of_several_panels_each_has_files_of_its_own_where_operators_crowd(tmp_path: Path) -> None:
     frame = pd.concat([CROWD.assign(mode=mode, batch=batch) for mode, batch in (("forward", 1), ("forward", 8), ("train", 1))])
-    paths = figures.write_figures(frame, tmp_path, formats=("svg",), baseline="softmax")
-    ends = ("forward-batch-1", "forward-batch-8", "forward-backward-batch-1")
-    assert sorted(path.name for path in paths) == sorted(f"{name}-{end}.svg" for name in figures.QUANTITIES for end in ends)
+    ends = ["-forward-batch-1", "-forward-batch-8", "-forward-backward-batch-1"]
+    assert [end for end, _ in families.figures_of(frame)] == ends
     few = frame[frame["op"].isin(ALL[:5])]
     written = figures.write_figures(few, tmp_path / "few", formats=("svg",), baseline="softmax")
-    assert sorted(path.name for path in written) == sorted(f"{name}.svg" for name in figures.QUANTITIES)
+    assert sorted(path.name for path in written) == sorted([*(f"{name}.svg" for name in figures.QUANTITIES), "speedup-forward.svg"])
+
+
+@pytest.mark.parametrize(("ops", "shown"), [(ALL, 1), (ALL[:5], 12)], ids=["crowd", "few"])
+def test_of_more_panels_than_anyone_looks_through_the_first_are_drawn_and_the_rest_is_told(ops: tuple[str, ...], shown: int) -> None:
+    few = by_family(records(ops, (256,)))
+    frame = pd.concat([few.assign(dim=64 * dim, mode=mode) for dim in range(1, 8) for mode in ("forward", "train")])
+    parts = families.figures_of(frame)
+    assert sum(len(part) for _, part in parts) == shown * len(few)
+    assert {*parts[0][1]["mode"]} == {"forward"} if shown == 1 else {"forward", "train"}
+    assert families.left_out(frame) == f"figures show the first {shown} of 14 combinations of mode, dim"
+    assert families.left_out(frame[frame["dim"] < 448]) == ""
 
 
 def test_parts_that_would_share_a_name_are_numbered_and_nothing_is_lost() -> None:
@@ -245,7 +270,7 @@ def test_parts_that_would_share_a_name_are_numbered_and_nothing_is_lost() -> Non
     assert sum(len(part) for _, part in parts) == len(alike)
 
 
-@pytest.mark.parametrize("name", [*figures.QUANTITIES, *FIELDS])
+@pytest.mark.parametrize("name", ["latency", "slope", *FIELDS])
 def test_the_same_bytes_whatever_the_order_of_rows_and_the_users_settings(name: str, tmp_path: Path) -> None:
     def save(frame: pd.DataFrame, folder: str) -> list[bytes]:
         figure = FIELDS[name].draw(frame, baseline="softmax") if name in FIELDS else crowd(name, frame)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from lisabench.render import figures, roofline
 from lisabench.render.callouts import place_callouts, place_pairs
 from lisabench.render.labels import Box, Ending, Occupied
-from lisabench.render.palette import CVPR_COLUMN, CVPR_FULL, Style, contrast_with_white, looks, text_size
+from lisabench.render.palette import CVPR_FULL, Style, contrast_with_white, looks, text_size
 
 FIVE = ("lisa", "softmax", "softmax_dense", "performer", "linear")
 TWELVE = (*FIVE, "softmax_rpe", "nprf", "topvit", "urpe", "rsa", "gfnet", "afno")
@@ -96,7 +96,7 @@ def test_every_operator_is_named_in_every_panel_in_ink_dark_enough_to_read(case:
 
 
 def test_a_crowd_leaves_the_rest_of_the_names_to_a_column_with_their_markers() -> None:
-    figure = drawn("thirty", CVPR_COLUMN)
+    figure = drawn("thirty", Style(width=2.5))
     right = figure.axes[0].get_window_extent().x1
     aside = [text for text in texts(figure, "series-label") if text.get_window_extent().x0 > right]
     assert aside

@@ -1,0 +1,88 @@
+"""A run's records by series: one label's points under one set of conditions, along one axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lisabench.journal import Record
+from lisabench.results import CURVE, Run
+
+COLUMNS = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic", "energy": "energy_j"}
+"""What grows, and the column that tells it."""
+
+Points = tuple[tuple[float, tuple[float, ...]], ...]
+"""(size, independent samples at that size), in order of size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The finished records of one label along one axis: size -> samples of each quantity."""
+
+    op: str
+    label: str
+    run: str
+    where: dict[str, Any]
+    points: list[tuple[float, Record]] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> int:
+        """How many different sizes were measured."""
+        return len({size for size, _ in self.points})
+
+    def samples(self, quantity: str) -> Points:
+        """The points that have the quantity."""
+        found = ((size, _samples(record, quantity)) for size, record in self.points)
+        return tuple((size, samples) for size, samples in found if samples)
+
+
+def all_series(run: Run, axis: str) -> list[Series]:
+    """Every label under every condition, in order of size; those of which nothing was measured have no points."""
+    size: Callable[[Record], float] = (lambda record: record["batch"]) if axis == "batch" else (lambda record: record["tokens"])
+    fields = [*(name for name in CURVE if name != "batch"), "height", "width"] if axis == "batch" else CURVE
+    names = {record["environment"]: run.device_of(record) for record in run.records}
+    meant = {record["device"]: names[record["environment"]] for record in run.records if record["environment"]}
+    found: dict[tuple[Any, ...], Series] = {}
+    for record in sorted(run.records, key=size):
+        device = names[record["environment"]] if record["environment"] else meant.get(record["device"], record["device"])
+        label, shared = run.label_of(record), tuple(record[name] for name in fields)
+        key = (label, device, shared)
+        if key not in found:
+            where = {"device_name": device, **dict(zip(fields, shared, strict=True))}
+            found[key] = Series(op=record["op"], label=label, run=record.get("run", ""), where=where)
+        if record["status"] == "ok":
+            found[key].points.append((float(size(record)), record))
+    return list(found.values())
+
+
+def _samples(record: Record, quantity: str) -> tuple[float, ...]:
+    """Independent samples of the quantity in one record, those that are finite and above 0: of time the medians of the rounds, else
+    one number."""
+    group, _, name = COLUMNS[quantity].partition(".")
+    figures = record.get(group)
+    if record["status"] != "ok" or not figures:
+        return ()
+    # The rounds' medians are independent of each other where the samples of a round are not.
+    found = figures.get("rounds") or figures["samples"] if quantity == "latency" else [figures.get(name) if name else figures]
+    return tuple(float(value) for value in found if value is not None and 0 < value < math.inf)
+
+
+def measured(run: Run) -> list[str]:
+    """The quantities that any record has; time in any case."""
+    return [quantity for quantity in COLUMNS if quantity == "latency" or any(_samples(record, quantity) for record in run.records)]
+
+
+def differing(wheres: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields in which conditions differ, and which therefore tell curves apart."""
+    values: dict[str, set[Any]] = {}
+    for where in wheres:
+        for name, value in where.items():
+            values.setdefault(name, set()).add(value)
+    return [name for name, found in values.items() if len(found) > 1]
+
+
+def named(where: Mapping[str, Any], names: Sequence[str]) -> str:
+    """These fields of `where` in words: 'mode train, batch 8'."""
+    return ", ".join(f"{name.removesuffix('_name')} {where[name]}" for name in names if name != "device" or "device_name" not in names)
