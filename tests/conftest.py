@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,23 @@ def lisabench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         return subprocess.run(
             [PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env=environment, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., tuple[int, str, str]]:
+    """Exit code, stdout and stderr of a report, in this process: starting one takes longer than most of these."""
+    from lisabench.cli import main
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        monkeypatch.setattr("sys.argv", ["lisabench", "report", *args])
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        return int(end.value.code or 0), printed.out, printed.err
 
     return run
 

@@ -21,7 +21,7 @@ QUANTITIES = ("latency", "memory", "flops", "energy")
 WORDS = {"latency": "time", "memory": "memory", "flops": "FLOPs", "energy": "energy"}
 UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
 FARTHEST = 16.0  # times the largest size: farther out no law is trusted
-MOST = 100  # series whose laws are fitted: a law takes 10 ms, and nobody reads more
+MOST = 100  # series along an axis that are fitted: a law takes 15 ms, and nobody reads more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +95,23 @@ class Crossing:
 
 
 def growths(run: Run, *, axes: Sequence[str] = AXES) -> list[Growth]:
-    """The growth of every series along each axis, in every quantity that was measured, with its law.
+    """The growth of the first MOST series along each axis, in every quantity that was measured, with its law.
 
     Series that differ in device, shape, mode or batch are curves of their own; two grids with equally many tokens are two points.
-    Along "batch" only those that vary it. Of more than MOST series the first MOST are fitted, and the others' `why` says so.
     """
-    found, quantities = [], measured(run)
-    for axis in axes:
-        number = 0
-        for series in all_series(run, axis):
-            if axis == "batch" and series.sizes < 2:
-                continue
-            number += series.sizes >= 3
-            found += [_growth(series, axis, quantity, fitted=number <= MOST) for quantity in quantities]
-    return [_over_sides(growth, run.plan.get("patch") or 1) if growth.axis == "resolution" else growth for growth in found]
+    quantities = measured(run)
+    return [_growth(series, axis, quantity, run) for axis in axes for series in first_series(run, axis)[0] for quantity in quantities]
+
+
+def first_series(run: Run, axis: str) -> tuple[list[Series], int]:
+    """The first MOST series along an axis, those that have sizes enough for a law before the others, and how many more there are.
+
+    Along "batch" only series that vary it.
+    """
+    found = [series for series in all_series(run, axis) if axis != "batch" or series.sizes > 1]
+    if len(found) <= MOST:
+        return found, 0
+    return sorted(found, key=lambda series: series.sizes < 3)[:MOST], len(found) - MOST
 
 
 def crossings(run: Run) -> list[Crossing]:
@@ -130,33 +133,40 @@ def crossings(run: Run) -> list[Crossing]:
 def sentences(run: Run) -> list[str]:
     """The findings about growth in plain words, a sentence a series; what tells several curves apart leads it."""
     against = {(c.label, *c.where.values()): c for c in crossings(run) if c.quantity == "latency"}
-    told: list[str] = []
-    untold: dict[tuple[str, str], list[str]] = {}
+    quantities, told = measured(run), []
+    untold: dict[str, list[str]] = {}
     for axis in ("tokens", "batch"):
-        by_series: dict[tuple[Any, ...], list[Growth]] = {}
-        for growth in growths(run, axes=(axis,)):
-            by_series.setdefault((growth.label, *growth.where.values()), []).append(growth)
-        names = differing(group[0].where for group in by_series.values())
-        for key, group in by_series.items():
-            where = named(group[0].where, names)
+        everything, more = first_series(run, axis)
+        names = differing(series.where for series in everything)
+        for series in everything:
+            where = named(series.where, names)
+            lead = f"{where}: " if where else ""
+            group = [_growth(series, axis, quantity, run) for quantity in quantities]
             if any(growth.law for growth in group):
-                told.append(_led(where, _sentence(group, against.get(key) if axis == "tokens" else None)))
-            elif axis == "tokens":
-                untold.setdefault((where, group[0].why), []).append(group[0].label)
-    return told + [_led(where, f"{why}: {', '.join(labels)}") for (where, why), labels in untold.items()]
+                crossing = against.get((series.label, *series.where.values())) if axis == "tokens" else None
+                told.append(lead + _sentence(group, crossing))
+            else:
+                untold.setdefault(f"{lead}{group[0].why}", []).append(series.label)
+        if more:
+            told.append(f"{more:,} more series over {axis} are not told")
+    return told + [f"{why}: {', '.join(labels)}" for why, labels in untold.items()]
 
 
-def _growth(series: Series, axis: str, quantity: str, *, fitted: bool) -> Growth:
+def _growth(series: Series, axis: str, quantity: str, run: Run) -> Growth:
     points = series.samples(quantity)
-    sizes = tuple(size for size, _ in points)
-    law, why = None, ""
-    if not fitted:
-        why = f"not fitted, being one of over {MOST} series; report fewer at once"
-    elif (law := _law(quantity, points)) is None:
-        why = f"{('no figure above 0', 'one size', '2 sizes')[len(set(sizes))]}: no fit"
-    values = tuple(statistics.median(samples) for _, samples in points)
-    same: dict[str, Any] = {"op": series.op, "label": series.label, "where": series.where}
-    return Growth(**same, axis=axis, quantity=quantity, sizes=sizes, values=values, law=law, why=why)
+    law = _law(quantity, points)
+    growth = Growth(
+        op=series.op,
+        label=series.label,
+        where=series.where,
+        axis=axis,
+        quantity=quantity,
+        sizes=tuple(size for size, _ in points),
+        values=tuple(statistics.median(samples) for _, samples in points),
+        law=law,
+        why="" if law else f"{('no figure above 0', 'one size', '2 sizes')[len({size for size, _ in points})]}: no fit",
+    )
+    return _over_sides(growth, run.plan.get("patch") or 1) if axis == "resolution" else growth
 
 
 @functools.lru_cache(maxsize=4096)
@@ -232,7 +242,3 @@ def _sentence(group: Sequence[Growth], crossing: Crossing | None) -> str:
     said += [f"its {WORDS[growth.quantity]} as {letter}^{growth.exponent}" for growth in determined if growth is not first]
     against = crossing.sentence("it") if crossing else ""
     return "; ".join(filter(None, (", ".join(said), against)))
-
-
-def _led(where: str, sentence: str) -> str:
-    return f"{where}: {sentence}" if where else sentence

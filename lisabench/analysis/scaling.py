@@ -57,7 +57,7 @@ def fit_power_law(
     *,
     samples: Sequence[ArrayLike] | None = None,
     confidence: float = 0.95,
-    draws: int = 500,
+    draws: int = 1000,
     seed: int = 0,
 ) -> PowerLaw:
     """Fits value = t0 + c * N^p with t0 >= 0, c > 0 and 0 <= p <= 4 to relative errors, with a bootstrap interval for p.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from lisabench.journal import Record
@@ -42,12 +43,13 @@ def all_series(run: Run, axis: str) -> list[Series]:
     """Every label under every condition, in order of size; those of which nothing was measured have no points."""
     size: Callable[[Record], float] = (lambda record: record["batch"]) if axis == "batch" else (lambda record: record["tokens"])
     fields = [*(name for name in CURVE if name != "batch"), "height", "width"] if axis == "batch" else CURVE
+    conditions = itemgetter(*fields)
     names = {record["environment"]: run.device_of(record) for record in run.records}
     meant = {record["device"]: names[record["environment"]] for record in run.records if record["environment"]}
     found: dict[tuple[Any, ...], Series] = {}
     for record in sorted(run.records, key=size):
         device = names[record["environment"]] if record["environment"] else meant.get(record["device"], record["device"])
-        label, shared = run.label_of(record), tuple(record[name] for name in fields)
+        label, shared = run.label_of(record), conditions(record)
         key = (label, device, shared)
         if key not in found:
             where = {"device_name": device, **dict(zip(fields, shared, strict=True))}

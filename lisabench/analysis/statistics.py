@@ -74,7 +74,7 @@ def check_settings(*, confidence: float, draws: int = 1) -> None:
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, given {confidence}; 0.95 is usual")
     if draws < 1:
-        raise InputError(f"the bootstrap needs at least one draw, given {draws}; 500 is usual")
+        raise InputError(f"the bootstrap needs at least one draw, given {draws}; 1000 is usual")
 
 
 def _index(uniform: Array, count: int) -> NDArray[np.intp]:

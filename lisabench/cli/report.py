@@ -58,7 +58,7 @@ def report(
         _one_machine(sweeps, mix=mix, quiet=quiet, apart=True)
     _one_machine(trainings, mix=mix, quiet=quiet)
     found = [*sweeps, *trainings]
-    folder = target or (found[0].path if len(found) == 1 else found[0].path / JOINED)
+    folder = target or (found[0].path if len(found) == 1 else paths[0] / JOINED)
     _print(sweeps, trainings)
     from lisabench.cli.written import tell
     from lisabench.render.outputs import write_all

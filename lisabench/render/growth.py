@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lisabench import units
-from lisabench.analysis.growth import MOST, WORDS, Crossing, Growth, crossings, growths
+from lisabench.analysis.growth import WORDS, Crossing, Growth, crossings, first_series, growths
 from lisabench.analysis.series import differing, named
 from lisabench.render.terminal import FEW, new_table
 from lisabench.results import Run
@@ -42,8 +42,8 @@ def growth(run: Run) -> list[Text | Table]:
             else:
                 title = [] if place else [f"{TITLES[axis]}:"]
                 parts += [*(Text(line, style="bold") for line in (*title, where) if line), *_sentences(curve, met)]
-        if any(one.why.startswith("not fitted") for one in found):
-            parts.append(Text(f"growth of the first {MOST} series, of more than that"))
+        if more := first_series(run, axis)[1]:
+            parts.append(Text(f"and {more:,} more series, whose growth is not told"))
     return parts
 
 

@@ -73,16 +73,16 @@ def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = ()) -> Table:
 def _figures(record: Record, baseline: float | None) -> dict[str, str]:
     if record["status"] != "ok":
         return {"time": record["status"]} | dict.fromkeys(("±", "ratio", "± ratio", "memory", "energy", "FLOP", "of limit", "error"), "")
-    latency, flops = record["latency_s"], record["flops"]
+    latency, flops, memory = record["latency_s"], record["flops"] or {}, record["memory_bytes"] or {}
     roofline, error, ratio = record.get("roofline"), record["relative_error"], record.get("ratio")
     return {
         "time": units.seconds(latency["median"]) + ("*" if latency["warnings"] else ""),
         "±": units.interval(latency["ci_low"], latency["median"], latency["ci_high"]),
         "ratio": _ratio(record, baseline),
         "± ratio": units.interval(ratio["ci_low"], ratio["median"], ratio["ci_high"]) if ratio else "",
-        "memory": units.size_in_bytes(record["memory_bytes"]["transient"]),
+        "memory": units.size_in_bytes(memory.get("transient")),
         "energy": units.energy(record["energy_j"]),
-        "FLOP": units.flops(flops["analytic"] if flops["analytic"] is not None else flops["torch"]),
+        "FLOP": units.flops(flops.get("torch") if flops.get("analytic") is None else flops["analytic"]),
         "of limit": units.MISSING if roofline is None else f"{units.significant(100 * roofline['share'], 2)}%",
         "error": units.MISSING if error is None else f"{error:.0e}",
     }

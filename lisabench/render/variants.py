@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +33,23 @@ def manners(series: Iterable[Series], baseline: str | None) -> dict[str, Manner]
     """
     found = looks(one.op for one in series) if (series := list(series)) else {}
     usual = _OF_MANY if len({one.label for one in series}) > _MANY else _USUAL
+    taken = {(look.marker, look.fill) for look in found.values()}
     drawn: dict[str, Manner] = {}
     for op, own in found.items():
         members = {one.label: one for one in series if one.op == op}
         ordered = sorted(members, key=lambda label: (len(members[label].given), label))
         for place, label in enumerate(ordered):
             weight = SUBJECT_WEIGHT if op == SUBJECT and place == 0 else BASELINE_WEIGHT if label == baseline else usual
-            drawn[label] = Manner(_variant(own, place), DASHES[place % len(DASHES)], weight)
+            look = own if place == 0 else _variant(own, place, taken)
+            taken.add((look.marker, look.fill))
+            drawn[label] = Manner(look, DASHES[place % len(DASHES)], weight)
     return drawn
 
 
-def _variant(own: Look, place: int) -> Look:
+def _variant(own: Look, place: int, taken: Collection[tuple[str, str]]) -> Look:
+    """A marker that no other series has, as long as there are some."""
     markers = _markers(own)
+    markers = [marker for marker in markers if marker not in taken][:1] or markers
     return Look(_tinted(own.colour, _TINTS[place % len(_TINTS)]), *markers[place % len(markers)])
 
 

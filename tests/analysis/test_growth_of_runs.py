@@ -168,8 +168,12 @@ def test_joined_runs_meet_the_baseline_of_their_own_run() -> None:
     }
 
 
-def test_of_many_series_the_first_are_fitted_and_the_rest_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_series_the_first_are_fitted_and_the_rest_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "MOST", 2)
-    found = growths(run([r for place in range(4) for r in linear(f"op{place}")]), axes=("tokens",))
-    assert [one.law is not None for one in found if one.quantity == "latency"] == [True, True, False, False]
-    assert of(found, "op3").why == "not fitted, being one of over 2 series; report fewer at once"
+    many = run([record("short", 256, 1.0), *(r for place in range(4) for r in linear(f"op{place}"))])
+    assert [one.op for one in growths(many, axes=("tokens",)) if one.quantity == "latency"] == ["op0", "op1"]
+    assert "3 more series over tokens are not told" in sentences(many)
+
+
+def test_names_are_told_as_they_are() -> None:
+    assert sentences(run(linear("<b>$x_1$ & \\y%")))[0].startswith("<b>$x_1$ & \\y%'s time grows as N^1.00")

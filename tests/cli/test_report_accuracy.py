@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from conftest import only_error
 from made_trainings import THIS_MACHINE, accuracies, write_run, write_sweep
 
@@ -19,23 +16,6 @@ Report = Callable[..., tuple[int, str, str]]
 THREE = ["lisa", "lisa (patterns=8)", "softmax"]
 OWN = {"learning", "accuracy-flops", "accuracy-latency", "accuracy-parameters", "accuracy-memory"}
 ELSEWHERE = THIS_MACHINE | {"device_name": "Another CPU"}
-
-
-@pytest.fixture
-def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Report:
-    """Exit code, stdout and stderr of a report, in this process: starting one takes longer than most of these."""
-    from lisabench.cli import main
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(signal, "signal", lambda *_: None)
-        monkeypatch.setattr("sys.argv", ["lisabench", "report", *args])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def figures(run: Path) -> set[str]:
@@ -49,7 +29,7 @@ def test_a_run_in_a_process_of_its_own(lisabench: Callable[..., subprocess.Compl
     write_run(tmp_path / "run", accuracies(THREE))
     done = lisabench("report", "run")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "9 records, 5 figures and results.csv are in run\n"
+    assert done.stderr == "9 records, 5 figures, 1 table, report.html and results.csv are in run\n"
     assert figures(tmp_path / "run") == OWN
     rows = list(csv.DictReader((tmp_path / "run/results.csv").read_text().splitlines()))
     assert [row["label"] for row in rows] == [label for label in THREE for _ in range(3)]
@@ -61,14 +41,12 @@ def test_joined_runs_share_figures_and_a_table_a_data_set(report: Report, tmp_pa
     write_run(tmp_path / "second", accuracies(["lisa", "nprf"]), baseline=None)
     write_run(tmp_path / "third", accuracies(["lisa", "softmax"]), data="structures:offset")
     code, out, err = report("first", "second", "third", "first/")
-    assert (code, err.count("records")) == (0, 3)
-    assert "6 records, 5 figures and results.csv are in first" in err
+    assert (code, err) == (0, "18 records, 5 figures, 1 table, report.html and results.csv are in first/joined\n")
     assert [out.count(f"{data} · 30 epochs") for data in ("digits", "structures:offset")] == [1, 1]
     assert {"lisa, first", "lisa, second"} <= {line.split("  ")[0] for line in out.splitlines()}
     assert out.count("no search:") == 1  # what holds for all tables stands once
-    assert figures(tmp_path / "first") == {f"joined-{name}" for name in OWN}
-    assert [(tmp_path / run / "results.csv").exists() for run in ("first", "second", "third")] == [True] * 3
-    assert not (tmp_path / "second/figures").exists()
+    assert figures(tmp_path / "first/joined") == OWN
+    assert not [path for run in ("first", "second", "third") for path in (tmp_path / run).glob("results.csv")]
 
 
 def test_beside_a_sweep_accuracy_is_drawn_against_its_latency(report: Report, tmp_path: Path) -> None:
@@ -76,8 +54,8 @@ def test_beside_a_sweep_accuracy_is_drawn_against_its_latency(report: Report, tm
     write_sweep(tmp_path / "sweep", {"lisa": [16, 64, 256], "softmax": [16, 64]}, environment=ELSEWHERE)
     code, out, err = report("run", "sweep")
     assert code == 0, err
-    assert figures(tmp_path / "run") == OWN | {"accuracy-sweep-latency"}
-    assert "accuracy against the sweep's latency is in run/figures/accuracy-sweep-latency.pdf" in err
+    assert OWN | {"accuracy-sweep-latency", "latency"} <= figures(tmp_path / "run/joined")
+    assert {"results.csv", "accuracy.csv", "report.html"} <= {path.name for path in (tmp_path / "run/joined").iterdir()}
     assert out.index("tokens") < out.index("digits · 30 epochs")
 
 
@@ -99,7 +77,7 @@ def test_trainings_of_two_machines_are_refused_but_mixed(report: Report, tmp_pat
 def test_a_run_in_which_nothing_finished(report: Report, tmp_path: Path) -> None:
     write_run(tmp_path / "run", {"lisa": ["error", "error"], "softmax": ["skipped", "skipped"]})
     code, out, err = report("run")
-    assert (code, err) == (0, "4 records and results.csv are in run\n")
+    assert (code, err) == (0, "4 records, 1 table, report.html and results.csv are in run\n")
     assert "lisa, 2 seeds error: loss is not finite" in out
     assert not (tmp_path / "run/figures").exists()
 
