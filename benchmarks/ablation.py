@@ -5,7 +5,7 @@
     python benchmarks/ablation.py --show                   its tables and figures again
 
 Each run is one of `lisabench train-small`, which can be stopped and gone on with by the same command; then `lisabench report` joins
-them. DATA holds the operators and the variants of LiSA, DATA-floor `identity`, which mixes nothing, and DATA-shuffled the control,
+them into the folder above them. DATA holds the operators and the variants of LiSA, DATA-floor `identity`, which mixes nothing, and DATA-shuffled the control,
 which must stay at chance. nprf has 8 features, not 32: with 32 a seed takes many minutes on a CPU.
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
         if done.returncode:
             sys.exit(done.returncode)
     there = [str(asked.out / name) for name in runs() if (asked.out / name / "plan.json").exists()]
-    sys.exit(subprocess.run([*program, "report", *there], check=False).returncode)
+    sys.exit(subprocess.run([*program, "report", *there, "--out", str(asked.out)], check=False).returncode)
 
 
 if __name__ == "__main__":
