@@ -83,11 +83,12 @@ def read_run(path: Path, *, kind: str = "scale", trimmed: Callable[[Record], Rec
     Raises:
         InputError: there is no run, or it is one of another kind.
     """
-    plan, records = read_plan(path), read_records(path, trimmed=trimmed)
+    plan = read_plan(path)
     if plan.get("kind") != kind:
         raise InputError(
             f"{str(path)!r} was written by `lisabench {COMMANDS.get(plan.get('kind', ''), 'something else')}`; give a run of `lisabench {COMMANDS[kind]}`"
         )
+    records = read_records(path, trimmed=trimmed)
     if not records:
         raise InputError(f"{str(path)!r} holds no records yet; go on with it by: lisabench {COMMANDS[kind]} --resume --out {path}")
     return Run(path=path, plan=plan, records=records, environments=read_environments(path))

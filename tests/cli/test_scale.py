@@ -53,7 +53,7 @@ def test_what_is_printed(finished: tuple[Path, subprocess.CompletedProcess[str]]
     assert "lisa" in done.stdout
     assert "/ softmax" in done.stdout
     assert "latency ~ N^" in done.stdout
-    assert done.stderr.splitlines()[-1] == "24 records, 5 figures and results.csv are in run"
+    assert done.stderr.splitlines()[-1] == "24 records, 8 figures, 5 tables, report.html and results.csv are in run"
     assert "\x1b" not in done.stdout + done.stderr
     assert run.name in done.stderr
 
