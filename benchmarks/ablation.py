@@ -5,7 +5,7 @@
     python benchmarks/ablation.py --show                   its tables and figures again
 
 Each run is one of `lisabench train-small`, which can be stopped and gone on with by the same command; then `lisabench report` joins
-them into the folder above them. DATA holds the operators and the variants of LiSA, DATA-floor `identity`, which mixes nothing, and DATA-shuffled the control,
+them into the folder above them, the controls into `controls`. DATA holds the operators and the variants of LiSA, DATA-floor `identity`, which mixes nothing, and DATA-shuffled the control,
 which must stay at chance. nprf has 8 features, not 32: with 32 a seed takes many minutes on a CPU.
 """
 
@@ -42,6 +42,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="3")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--show", action="store_true", help="train nothing, show what is there")
+    parser.add_argument(
+        "--mix", action="store_true", help="show runs of unlike machines together: accuracies can be compared, times cannot"
+    )
     asked = parser.parse_args()
     program = [sys.executable, "-m", "lisabench"]
     for name in asked.runs if not asked.show else ():
@@ -51,8 +54,12 @@ def main() -> None:
         done = subprocess.run([*program, "train-small", *what, "--out", str(out)], check=False)
         if done.returncode:
             sys.exit(done.returncode)
-    there = [str(asked.out / name) for name in runs() if (asked.out / name / "plan.json").exists()]
-    sys.exit(subprocess.run([*program, "report", *there, "--out", str(asked.out)], check=False).returncode)
+    there = [name for name in runs() if (asked.out / name / "plan.json").exists()]
+    for folder, are_controls in ((asked.out, False), (asked.out / "controls", True)):
+        if shown := [str(asked.out / name) for name in there if name.endswith("-shuffled") == are_controls]:
+            done = subprocess.run([*program, "report", *shown, "--out", str(folder), *["--mix"] * asked.mix], check=False)
+            if done.returncode:
+                sys.exit(done.returncode)
 
 
 if __name__ == "__main__":
