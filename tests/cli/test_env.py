@@ -70,6 +70,7 @@ def test_a_reason_without_an_entry_is_shown_too() -> None:
     assert any("energy" in line and "no counter" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_peaks_are_measured_kept_and_shown_again(lisabench: Run, tmp_path: Path) -> None:
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     before = json.loads(lisabench(*CPU, "--json", "--no-peaks", **cache).stdout)

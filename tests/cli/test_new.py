@@ -19,6 +19,7 @@ from lisabench.errors import RunError
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_the_file_keeps_all_laws_and_the_next_commands_work(lisabench: Run, tmp_path: Path) -> None:
     done = lisabench("new", "my_op.py")
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from conftest import PROGRAM, SMALL, only_error, records
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_keeps_what_is_done_and_says_how_to_go_on(number: signal.Signals, lisabench: Run, tmp_path: Path) -> None:
     args = ["scale", "--op", "linear", "--tokens", "16,25", "--batch", "1,2", *SMALL, "--out", "run"]

@@ -191,6 +191,7 @@ def company(tmp_path: Path, *names: str) -> list[Cell]:
     return [Cell(op=f"{path}:{name}", options={}, workload=SHAPE) for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Greedy", "Fragile"])
 def test_a_cell_that_fails_in_company_only_is_measured_alone(spy: Spy, tmp_path: Path, name: str) -> None:
     """Out of memory, or a crash, beside what others hold or broke: the cell itself is not to blame."""

@@ -191,6 +191,7 @@ def test_larger_images_are_tested_where_the_operator_can() -> None:
     assert trained(point("linformer", epochs=1), split)[0].outcome.elsewhere is None
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_over_epochs() -> None:
     training = loop.train(point("lisa", epochs=6, recipe=Recipe(ema=0.9, drop_path=0.1, augment="shift")), few(64))
     standing = []

@@ -190,6 +190,7 @@ def test_the_same_on_every_machine(name: str) -> None:
     assert content.hexdigest()[:16] == CONTENT[name]
 
 
+@pytest.mark.slow
 def test_the_page_has_what_single_marks_tell() -> None:
     """To a point: another version of scikit-learn may stop elsewhere."""
     rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `structures-")]
