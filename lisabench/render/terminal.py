@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from rich import box
@@ -18,6 +20,7 @@ from lisabench.results import CURVE, FLOOR, WORKLOAD, Run
 CROSS_CHECKED_BYTES, CROSS_CHECKED_WITHIN = 10 * 2**20, 0.1  # smaller ones drown in the pages of everything else
 FEW = 6
 """Operators that are told apart at a glance: of more, tables are made to be looked up in."""
+MOST_ROWS = 500  # nobody reads more, and laying out 100,000 takes minutes
 
 
 def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
@@ -35,7 +38,7 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     ]
     for name in ("tokens", *varying, "operator", *names):
         table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
-    for group in _workloads(run.records):
+    for group in _shown(run.records):
         medians = {r["op"]: r["latency_s"]["median"] for r in group if r["status"] == "ok"}
         best = min((median for op, median in medians.items() if op != FLOOR), default=None)
         many = len(group) > FEW
@@ -105,7 +108,10 @@ def _times(ratio: float) -> str:
 
 def notes(run: Run) -> list[Text]:
     """What a reader must know beside the table: failures with their reasons, warnings, and where a figure is a reconstruction."""
-    lines = _unfinished(run)
+    shown = sum(map(len, _shown(run.records)))
+    left_out = len(run.records) - shown
+    lines = [Text(f"{shown:,} of {len(run.records):,} cells are shown; results.csv has all, --where chooses others")] if left_out else []
+    lines += _unfinished(run)
     warned = [warning for r in run.records if r["latency_s"] for warning in r["latency_s"]["warnings"]]
     if warned:
         kinds = ", ".join(sorted({warning.partition(":")[0] for warning in warned}))
@@ -170,6 +176,13 @@ def _workloads(records: Iterable[Record]) -> list[list[Record]]:
     for record in records:
         groups.setdefault(tuple(record[name] for name in WORKLOAD), []).append(record)
     return sorted(groups.values(), key=lambda group: [group[0][name] for name in ("tokens", "batch", "mode", "dtype", "dim")])
+
+
+def _shown(records: Sequence[Record]) -> list[list[Record]]:
+    """The workloads that a table shows: the first ones, whole, up to so many rows; at least one."""
+    groups = _workloads(records)
+    ends = list(accumulate(map(len, groups)))
+    return groups[: max(1, bisect_right(ends, MOST_ROWS))]
 
 
 def varying_of(records: Sequence[Record]) -> list[str]:
