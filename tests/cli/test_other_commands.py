@@ -118,6 +118,7 @@ def test_columns_that_were_left_out_are_named_once_and_only_if_they_were_there()
     assert "left out" not in said[100]
 
 
+@pytest.mark.slow
 def test_runs_of_trainings_and_sweeps_are_told_apart(lisabench: Run, tmp_path: Path) -> None:
     made_run(tmp_path / "sweep", {16: 1.0})
     trained = lisabench("train-small", "--op", "linear", "--no-baseline", "--epochs", "1", "--seeds", "1", "--out", "training")

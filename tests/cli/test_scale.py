@@ -110,6 +110,7 @@ def test_quiet_says_results_only(lisabench: Run) -> None:
     assert "linear" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_default_run_is_a_new_folder_under_reports(lisabench: Run, tmp_path: Path) -> None:
     for _ in range(2):
         assert lisabench("scale", "--op", "linear", "--no-baseline", "--tokens", "16", *SMALL, "--quiet").returncode == 0
@@ -213,6 +214,7 @@ def test_no_gpu_is_exit_code_3(lisabench: Run) -> None:
     assert "is not there" in only_error(done)
 
 
+@pytest.mark.slow
 def test_an_existing_run_stays_and_another_sweep_does_not_go_into_it(lisabench: Run, tmp_path: Path) -> None:
     args = ["scale", "--op", "linear", "--no-baseline", *SMALL, "--out", "run"]
     assert lisabench(*args, "--tokens", "16").returncode == 0
@@ -235,6 +237,7 @@ def test_a_changed_operator_file_is_another_operator(lisabench: Run, own_operato
     assert "has changed" in only_error(done)
 
 
+@pytest.mark.slow
 def test_a_broken_operator_does_not_disturb_the_others(lisabench: Run, own_operators: Path, tmp_path: Path) -> None:
     done = lisabench("scale", "--op", "own.py:Raises,own.py:Dies,own.py:Plain", "--no-baseline", "--tokens", "16", *SMALL, "--out", "run")
     assert done.returncode == 0
