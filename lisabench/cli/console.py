@@ -74,5 +74,11 @@ class Bar:
 def _console(stream: object) -> Console:
     from rich.console import Console
 
+    class Piped(Console):
+        """Leaves it to the program what to do when the reader has gone; rich ends with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     on_terminal = getattr(stream, "isatty", lambda: False)()
-    return Console(file=stream, width=None if on_terminal else PIPE_WIDTH, highlight=False, soft_wrap=False)  # type: ignore[arg-type]
+    return Piped(file=stream, width=None if on_terminal else PIPE_WIDTH, highlight=False, soft_wrap=False)  # type: ignore[arg-type]

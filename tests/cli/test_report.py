@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import PROGRAM
 from made_runs import made_run
 from made_trainings import THIS_MACHINE, write_sweep
 
@@ -139,3 +141,11 @@ def test_little_or_nothing_measured_is_said(medians: dict[int, float | str], wor
     page = (tmp_path / "run/report.html").read_text()
     assert words in out + page
     assert "NaN" not in page.partition("<script")[0]
+
+
+def test_a_reader_that_went_away(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "run", {"lisa": list(SIZES)})
+    told = subprocess.run(
+        ["bash", "-c", f"{PROGRAM} report run | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (told.stdout.strip(), told.stderr) == ("141", "")
