@@ -56,9 +56,10 @@ class Written:
 
 
 def write_all(
-    sweeps: Sequence[Run], trainings: Sequence[Run], out: Path, *, look: Look | None = None, command: Sequence[str] = ("lisabench",)
+    sweeps: Sequence[Run], trainings: Sequence[Run], out: Path, *, look: Look | None = None, command: Sequence[str] | None = None
 ) -> Written:
-    """Renders sweeps and trainings, those of a kind joined, into the folder `out`; `command` is what the page says it was written by.
+    """Renders sweeps and trainings, those of a kind joined, into the folder `out`; `command` is what the page says it was written by,
+    `lisabench report OUT` where it is not given.
 
     Raises:
         InputError: a format of figures that there is not. RunError: the folder cannot be written.
@@ -76,7 +77,7 @@ def write_all(
     if trainings:
         written.figures.extend(_figures_of_trainings(trainings, sweeps, out / FIGURES, look))
     written.tables.extend(write_tables(sweep, trainings, out / TABLES, frame=frame))
-    for name, content in _others(sweep, frame, trainings, command):
+    for name, content in _others(sweep, frame, trainings, command or ["lisabench", "report", str(out)]):
         write_whole(out / name, content.encode())
         written.others.append(out / name)
     return written
