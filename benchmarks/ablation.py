@@ -5,8 +5,8 @@
     python benchmarks/ablation.py --show                   its tables and figures again
 
 Each run is one of `lisabench train-small`, which can be stopped and gone on with by the same command; then `lisabench report` joins
-them into the folder above them, the controls into `controls`. DATA holds the operators and the variants of LiSA, DATA-floor `identity`, which mixes nothing, and DATA-shuffled the control,
-which must stay at chance. nprf has 8 features, not 32: with 32 a seed takes many minutes on a CPU.
+them into the folder above them, the controls into `controls`. DATA holds the operators and the variants of LiSA, DATA-floor
+`identity`, which mixes nothing, and DATA-shuffled the control, which must stay at chance. nprf has 8 features, not 32: with 32 a seed takes many minutes on a CPU.
 """
 
 from __future__ import annotations

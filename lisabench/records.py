@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +83,12 @@ def without_samples(record: Record) -> Record:
     if latency and latency.get("rounds"):
         latency.pop("samples", None)
     return record
+
+
+def independent_samples(latency: Mapping[str, Any]) -> Sequence[float]:
+    """The medians of a latency's rounds, in seconds; its raw samples where it has no rounds.
+
+    The rounds' medians are independent of each other, where the samples of one round are not.
+    """
+    found: Sequence[float] = latency.get("rounds") or latency["samples"]
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,27 +219,3 @@ def _device_words(environment: Mapping[str, Any] | None, device: str) -> str:
     threads = environment.get("cpu", {}).get("threads")
     name = str(environment["device_name"])
     return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if device == "cpu" else name
-
-
-def samples_by_tokens(records: Iterable[Record], figure: str) -> dict[int, list[float]]:
-    """tokens -> independent samples of the finished records of one curve; `figure` is a column such as `latency_s.median`.
-
-    Latency gives the medians of its rounds; an exact figure gives one number.
-    """
-    group, _, name = figure.partition(".")
-    found: dict[int, list[float]] = {}
-    for record in records:
-        figures = record[group]
-        if record["status"] == "ok" and figures and figures[name] is not None:
-            # The rounds' medians are independent of each other where the samples of a round are not.
-            found[record["tokens"]] = figures.get("rounds") or figures["samples"] if group == "latency_s" else [float(figures[name])]
-    return found
-
-
-def curves(records: Iterable[Record]) -> dict[tuple[Any, ...], dict[str, list[Record]]]:
-    """Records by curve: the fields of CURVE -> operator -> records in order of tokens."""
-    found: dict[tuple[Any, ...], dict[str, list[Record]]] = {}
-    for record in sorted(records, key=lambda r: r["tokens"]):
-        key = tuple(record[name] for name in CURVE)
-        found.setdefault(key, {}).setdefault(record["op"], []).append(record)
-    return found

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from lisabench.analysis.series import all_series
 from lisabench.errors import InputError
 from lisabench.journal import blank_record
-from lisabench.results import Run, chosen, curves, joined, samples_by_tokens, table
+from lisabench.results import Run, chosen, joined, table
 
 ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
 
@@ -72,15 +73,15 @@ def test_an_empty_run_has_the_columns() -> None:
     assert "latency_s.median" in table([]).columns
 
 
-def test_samples_and_curves() -> None:
+def test_samples_and_series() -> None:
     records = [record(8), record(4, **OK), record(2, **OK)]
-    assert samples_by_tokens(records, "latency_s.median") == {4: [0.4, 0.5, 0.6], 2: [0.4, 0.5, 0.6]}
-    assert samples_by_tokens(records, "memory_bytes.transient") == {4: [7.0], 2: [7.0]}
-    assert samples_by_tokens(records, "memory_bytes.saved") == {}
-    (by_op,) = curves(records).values()
-    assert [r["tokens"] for r in by_op["linear"]] == [2, 4, 8]
+    (series,) = all_series(Run(path=Path("run"), plan={}, records=records, environments=ENVIRONMENTS), "tokens")
+    assert series.samples("latency") == ((2, (0.4, 0.5, 0.6)), (4, (0.4, 0.5, 0.6)))
+    assert series.samples("memory") == ((2, (7.0,)), (4, (7.0,)))
+    assert series.samples("energy") == ()
+    assert [tokens for tokens, _ in series.points] == [2, 4]
     with pytest.raises(KeyError):
-        samples_by_tokens(records, "nonsense.median")
+        series.samples("nonsense")
 
 
 def made(path: str, records: list[dict[str, Any]], *, baseline: str | None = "linear", given: dict[str, Any] | None = None) -> Run:

@@ -25,7 +25,7 @@ from scipy.stats import t as student
 
 from lisabench.analysis.statistics import Array
 from lisabench.errors import InputError
-from lisabench.journal import Record
+from lisabench.records import Record, independent_samples
 from lisabench.results import CURVE, WORKLOAD, Run
 
 # Below this many rounds a median has no 95% interval (see statistics.median_interval), so nothing can be told.
@@ -77,7 +77,7 @@ def compare(base: Sequence[Latency], new: Sequence[Latency], *, threshold: float
     (old, old_low, old_high), (now, now_low, now_high) = (_logs([[one[k] for k in _ENDS] for one in of]).T for of in (base, new))
     change = now - old
     low, high = change - np.hypot(now - now_low, old_high - old), change + np.hypot(now_high - now, old - old_low)
-    p_values, p_means, rounds = _tests([_rounds(one) for one in base], [_rounds(one) for one in new])
+    p_values, p_means, rounds = _tests(*([independent_samples(one) for one in of] for of in (base, new)))
     adjusted = false_discovery_control(p_means)
 
     bound = math.log1p(threshold)
@@ -191,11 +191,6 @@ def _some(values: Iterable[Any], most: int = 3) -> str:
 
 
 _ENDS = ("median", "ci_low", "ci_high")
-
-
-def _rounds(latency: Latency) -> Sequence[float]:
-    found: Sequence[float] = latency.get("rounds") or latency["samples"]
-    return found
 
 
 def _logs(values: Sequence[Sequence[float]]) -> Array:

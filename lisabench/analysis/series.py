@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
-from lisabench.journal import Record
+from lisabench.records import Record, independent_samples
 from lisabench.results import CURVE, Run
 
 COLUMNS = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic", "energy": "energy_j"}
@@ -66,8 +66,7 @@ def _samples(record: Record, quantity: str) -> tuple[float, ...]:
     figures = record.get(group)
     if record["status"] != "ok" or not figures:
         return ()
-    # The rounds' medians are independent of each other where the samples of a round are not.
-    found = figures.get("rounds") or figures["samples"] if quantity == "latency" else [figures.get(name) if name else figures]
+    found = independent_samples(figures) if quantity == "latency" else [figures.get(name) if name else figures]
     return tuple(float(value) for value in found if value is not None and 0 < value < math.inf)
 
 

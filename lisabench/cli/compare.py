@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 # What a narrow table leaves out, the first first.
 LEAST_NEEDED = ("base", "new", "95% interval")
 COLOURS = {"faster": "green", "slower": "red"}
-FORMATS = ("pdf", "png", "svg", "pgf")
 # Of more cells than this only those that changed are shown, at most so many; of more failures only the first.
 MOST_CELLS, MOST_FAILURES = 40, 10
 # As many operators that all moved one way are no chance.
@@ -54,8 +53,8 @@ def compare(
     """Say of each cell that two runs share whether it is faster, slower, the same, or can't be told."""
     if fail_on not in (None, "slower"):
         raise unknown("--fail-on", str(fail_on), ["slower"])
-    if figure and figure.suffix.removeprefix(".") not in FORMATS:
-        raise InputError(f"--figure got {str(figure)!r}; valid: a file that ends in .{', .'.join(FORMATS)}")
+    if figure:
+        _check_figure(figure)
     share = _share(threshold)
     from lisabench.analysis.compare import compare as verdicts_of
     from lisabench.analysis.compare import paired
@@ -88,6 +87,13 @@ def _read(path: Path) -> Run:
     run = read_run(path, trimmed=trimmed)
     gc.freeze()  # the records stay to the end: looking for garbage among them takes as long as comparing them
     return run
+
+
+def _check_figure(file: Path) -> None:
+    from lisabench.render.page import FORMATS
+
+    if file.suffix.removeprefix(".") not in FORMATS:
+        raise InputError(f"--figure got {str(file)!r}; valid: a file that ends in .{', .'.join(FORMATS)}")
 
 
 def _share(text: str) -> float:

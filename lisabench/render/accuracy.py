@@ -15,7 +15,7 @@ from lisabench.render import learning
 from lisabench.render.marks import Axis, Mark, Panel, is_below, shows_chance
 from lisabench.render.page import save
 from lisabench.render.palette import CVPR_FULL, Style
-from lisabench.render.quantities import FLOPS_NOTE
+from lisabench.render.quantities import FLOPS_NOTE, flops_text
 from lisabench.render.sweep_latency import SweepLatency, sweep_latency
 from lisabench.render.tradeoff import draw_panels
 from lisabench.render.training_notes import common, not_shown, own_up, seeds_note, warned
@@ -43,11 +43,6 @@ def _scaled(value: float, digits: int) -> str:
     return units.flops(value, digits).replace(" ", "")
 
 
-def _flops(value: float, digits: int) -> str:
-    number, _, prefix = units.flops(value, digits).partition(" ")
-    return f"{number} {prefix}FLOP"
-
-
 def _forward(series: Sequence[Series]) -> str:
     batches = sorted({one.latency_batch for one in series if one.latency_batch})
     on = f" on {' or '.join(map(str, batches))} images" if batches else ""
@@ -64,7 +59,7 @@ def _latency_note(series: Sequence[Series]) -> list[str]:
 
 
 COSTS = (
-    Cost("flops", Axis("FLOPs per image, forward", _flops), lambda one: _exactly(one.flops), lambda _: [f"FLOPs of the whole model: {FLOPS_NOTE}"]),
+    Cost("flops", Axis("FLOPs per image, forward", flops_text), lambda one: _exactly(one.flops), lambda _: [f"FLOPs of the whole model: {FLOPS_NOTE}"]),
     Cost("latency", Axis("Latency of a forward", units.seconds), lambda one: one.latency, _latency_note),
     Cost("parameters", Axis("Parameters", _scaled), lambda one: _exactly(one.parameters), lambda _: ["parameters of the whole model"]),
     Cost("memory", Axis("Transient memory of a forward", units.size_in_bytes, base=2), lambda one: _exactly(one.memory), lambda series: [f"memory: peak above inputs and parameters {_forward(series)}"]),

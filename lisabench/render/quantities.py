@@ -20,9 +20,8 @@ class Quantity:
     digits and the base of its ticks, what the footnote says of it, and what the best one is ("": none is).
 
     A quantity that is not in the frame is derived from the columns `of`. A cost grows with the tokens and the least is the best; with
-    `falls` it is the other way round. `levels` are values, each with its name, at which there is a line across
-    every panel. `always` drawn is what every run has;
-    of the others there is a figure where there is something to show.
+    `falls` it is the other way round. `levels` are values, each with its name, at which there is a line across every panel. `always` drawn
+    is what every run has; of the others there is a figure where there is something to show.
     """
 
     name: str
@@ -47,7 +46,8 @@ class Quantity:
         return [*self.of] or [column for column in (self.column, self.low, self.high) if column]
 
 
-def _flops(value: float, digits: int) -> str:
+def flops_text(value: float, digits: int) -> str:
+    """2.5e9 -> '2.50 GFLOP'."""
     number, _, prefix = units.flops(value, digits).partition(" ")
     return f"{number} {prefix}FLOP"
 
@@ -91,7 +91,9 @@ QUANTITIES: Mapping[str, Quantity] = {
             base=2,
             always=True,
         ),
-        Quantity(name="flops", column="flops.analytic", axis="FLOPs per call", note=FLOPS_NOTE, best="cheapest", text=_flops, always=True),
+        Quantity(
+            name="flops", column="flops.analytic", axis="FLOPs per call", note=FLOPS_NOTE, best="cheapest", text=flops_text, always=True
+        ),
         Quantity(
             name="energy",
             column="energy_j",

@@ -74,8 +74,8 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table under the name of its files, with the text of its caption. `wide` ones are made for the width of a page, others for a column of two; `thin` ones may
-    leave out columns between the first and the last to fit it."""
+    """A table under the name of its files, with the text of its caption. `wide` ones are made for the width of a page, others for a
+    column of two; `thin` ones may leave out columns between the first and the last to fit it."""
 
     name: str
     caption: str
