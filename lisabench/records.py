@@ -16,6 +16,8 @@ Record = dict[str, Any]
 SCHEMA = 1
 # Words that thousands of records share: kept once.
 REPEATED = ("kind", "op", "scope", "mode", "dtype", "device", "status", "reason", "backend", "environment", "data")
+# Parts that most records have in common: kept once, for a large run would hold a quarter more without.
+SHARED = ("options", "dispatch", "absent")
 REQUIRED = {"schema", "kind", "cell", "op", "status", "reason", "environment"}
 
 
@@ -28,12 +30,13 @@ def parse(path: Path, trimmed: Callable[[Record], Record] = lambda record: recor
     """The records of a journal, and the length of the whole lines that hold them.
 
     A journal that is not there yet is empty: the run was stopped before its first cell. A torn last line is left out.
-    `trimmed` takes from each record, as it is read, what is not needed.
+    `trimmed` takes from each record, as it is read, what is not needed. Records have equal parts in common: what changes one copies it.
 
     Raises:
         InputError: it cannot be read, or is of another schema. RunError: it is damaged.
     """
     records, good = list[Record](), 0
+    shared: dict[bytes, Any] = {}
     torn: tuple[int, ValueError] | None = None
     collecting = gc.isenabled()
     gc.disable()  # it would look at all records again and again, none of which is garbage
@@ -51,7 +54,7 @@ def parse(path: Path, trimmed: Callable[[Record], Record] = lambda record: recor
                     continue
                 if not line.endswith(b"\n"):
                     break  # its writing was cut off, even if it happens to read well
-                records.append(trimmed(_checked(record, path, number)))
+                records.append(trimmed(_compact(_checked(record, path, number), shared)))
                 good += len(line)
     except FileNotFoundError:
         pass
@@ -71,9 +74,18 @@ def _checked(record: Any, path: Path, number: int) -> Record:
         raise RunError(
             f"{path} line {number} is damaged (it lacks {', '.join(sorted(missing))}); restore the file from a copy or cut it there"
         )
+    found: Record = record
+    return found
+
+
+def _compact(record: Record, shared: dict[bytes, Any]) -> Record:
+    """The same record, with words and parts that others have too in common with them."""
     for name in REPEATED:
         if isinstance(value := record.get(name), str):
             record[name] = sys.intern(value)
+    for name in SHARED:
+        if (value := record.get(name)) is not None:
+            record[name] = shared.setdefault(orjson.dumps(value), value)
     return record
 
 

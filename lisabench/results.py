@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +31,14 @@ FIGURES = {
     "roofline": ("flops_per_s", "bytes_per_s", "limit_s", "share", "bound", "peak_flops_per_s", "peak_bytes_per_s"),
 }
 KINDS, KIND_FIGURES = ("cold", "warm", "graph", "host"), ("median", "ci_low", "ci_high")
+NAMES = ("label", "family", "device_name")
 TEXTS = ("kind", "stopped_by", "bound")
 COMMANDS = {"scale": "scale", "accuracy": "train-small"}  # which command writes a run of which kind
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run as it was read from disk."""
+    """A run as it was read from disk. Equal to itself alone, so that what was found out about it can be kept."""
 
     path: Path
     plan: dict[str, Any]
@@ -70,11 +71,11 @@ class Run:
         found: str = self.plan.get("operators", {}).get(op, {}).get("family", "")
         return found
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, *, fields: Collection[str] | None = None, known: pd.DataFrame | None = None) -> pd.DataFrame:
         """One row a record; see `table`."""
         ops = {record["op"] for record in self.records}
         labels, families = ({op: of(op) for op in ops} for of in (self.label, self.family))
-        return table(self.records, labels=labels, families=families, environments=self.environments)
+        return table(self.records, labels=labels, families=families, environments=self.environments, fields=fields, known=known)
 
 
 def read_run(path: Path, *, kind: str = "scale", trimmed: Callable[[Record], Record] = lambda record: record) -> Run:
@@ -152,27 +153,52 @@ def table(
     labels: Mapping[str, str] | None = None,
     families: Mapping[str, str] | None = None,
     environments: Mapping[str, Any] | None = None,
+    fields: Collection[str] | None = None,
+    known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """A row a record. Figures that are absent are NaN; options and conditions are JSON text; raw samples stay in the records."""
+    """A row a record. Figures that are absent are NaN; options and conditions are JSON text; raw samples stay in the records.
+
+    Where but few columns are needed, `fields` names those of the record that become columns, beside label, family and the device's name;
+    `known` is a table of the same records, whose columns are taken as they are.
+    """
     import pandas as pd
 
-    told, known = labels or {}, environments or {}
-    devices = {r["device"]: _device_words(known.get(r["environment"]), r["device"]) for r in records if r["environment"]}
-    words = {
-        pair: _device_words(known.get(pair[0]), pair[1]) for pair in {(r["environment"], r["device"]) for r in records if r["environment"]}
-    }
-    columns: dict[str, Any] = {
-        "label": [r.get("label") or told.get(r["op"], r["op"]) for r in records],
-        "family": [(families or {}).get(r["op"], "") for r in records],
-        # A cell that never ran has no environment: it was meant for the device of the others.
-        "device_name": [words.get((r["environment"], r["device"])) or devices.get(r["device"], r["device"]) for r in records],
-    }
+    made = {} if known is None else {name: known[name].array for name in known}
+    columns = {name: made[name] for name in NAMES} if made else _names(records, labels or {}, families or {}, environments or {})
     for name in dict.fromkeys(name for record in records for name in record):
-        columns |= _columns(name, [record.get(name) for record in records], records)
-    for group, parts in FIGURES.items():
+        if name in made:
+            columns[name] = made[name]
+        elif fields is None or name in fields:
+            columns |= _columns(name, [record.get(name) for record in records], records)
+    for group, parts in FIGURES.items() if fields is None else ():
         columns |= {f"{group}.{part}": [None] * len(records) for part in parts if f"{group}.{part}" not in columns}
-    numbers = {f"{group}.{part}" for group, parts in FIGURES.items() for part in parts if part not in TEXTS}
-    return pd.DataFrame({name: _numbers(values) if name in numbers else values for name, values in columns.items()})
+    return pd.DataFrame({name: _array(name, values) for name, values in columns.items()})
+
+
+def _names(
+    records: Sequence[Record], labels: Mapping[str, str], families: Mapping[str, str], environments: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """What the records' operators and devices are called."""
+    pairs = dict.fromkeys((r["environment"], r["device"]) for r in records if r["environment"])
+    words = {pair: _device_words(environments.get(pair[0]), pair[1]) for pair in pairs}
+    # A cell that never ran has no environment: it was meant for the device of the others.
+    meant = {device: name for (_, device), name in words.items()}
+    columns: tuple[list[Any], ...] = (
+        [r.get("label") or labels.get(r["op"], r["op"]) for r in records],
+        [families.get(r["op"], "") for r in records],
+        [words.get((r["environment"], r["device"])) or meant.get(r["device"], r["device"]) for r in records],
+    )
+    return dict(zip(NAMES, columns, strict=True))
+
+
+_NUMBERS = {f"{group}.{part}" for group, parts in FIGURES.items() for part in parts if part not in TEXTS}
+
+
+def _array(name: str, values: Any) -> Any:
+    """A column's values as pandas takes them in soonest: of a list of texts it makes an array of fixed width first."""
+    if name in _NUMBERS:
+        return _numbers(values)
+    return np.array(values, dtype=object) if isinstance(values, list) and str in {*map(type, values)} else values
 
 
 def _numbers(values: Sequence[Any]) -> NDArray[Any]:
@@ -201,7 +227,7 @@ def _columns(name: str, values: Sequence[Any], records: Sequence[Record]) -> dic
     if name == "energy_j":
         tokens = [record["batch"] * record["tokens"] for record in records]
         return {name: values, "energy_j_per_token": [v if v is None else v / each for v, each in zip(values, tokens, strict=True)]}
-    if any(isinstance(value, (dict, list)) for value in values):
+    if {dict, list} & {*map(type, values)}:
         shared: dict[str, str] = {}  # of many equal texts one is kept
         texts = (value if not isinstance(value, (dict, list)) else _json(value) for value in values)
         return {name: [shared.setdefault(text, text) for text in texts]}

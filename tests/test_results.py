@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from lisabench.analysis.series import all_series
 from lisabench.errors import InputError
 from lisabench.journal import blank_record
-from lisabench.results import Run, chosen, joined, table
+from lisabench.results import Run, chosen, joined, read_run, table
 
 ENVIRONMENTS = {"e": {"device_name": "a CPU", "cpu": {"threads": 2}}, "g": {"device_name": "a GPU", "cpu": {"threads": 8}}}
 
@@ -124,3 +125,10 @@ def test_records_are_chosen_by_the_values_of_their_fields() -> None:
     ):
         with pytest.raises(InputError, match=words):
             chosen(run, [wrong])
+
+
+def test_few_columns_of_a_run_and_the_others_behind_them_are_the_whole_table() -> None:
+    run = read_run(Path(__file__).parents[1] / "reports/reference-operators-cpu")
+    few = run.frame(fields=("op", "tokens", "status"))
+    assert list(few) == ["label", "family", "device_name", "op", "tokens", "status"]
+    pd.testing.assert_frame_equal(run.frame(known=few), run.frame())

@@ -21,7 +21,7 @@ QUANTITIES = ("latency", "memory", "flops", "energy")
 WORDS = {"latency": "time", "memory": "memory", "flops": "FLOPs", "energy": "energy"}
 UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
 FARTHEST = 16.0  # times the largest size: farther out no law is trusted
-MOST = 100  # series along an axis that are fitted: a law takes 15 ms, and nobody reads more
+MOST = 60  # series along an axis that are fitted, those of thirty operators twice: a law takes 10 ms, and nobody reads more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def growths(run: Run, *, axes: Sequence[str] = AXES) -> list[Growth]:
     return [_growth(series, axis, quantity, run) for axis in axes for series in first_series(run, axis)[0] for quantity in quantities]
 
 
-def first_series(run: Run, axis: str) -> tuple[list[Series], int]:
+def first_series(run: Run, axis: str) -> tuple[Sequence[Series], int]:
     """The first MOST series along an axis, those that have sizes enough for a law before the others, and how many more there are.
 
     Along "batch" only series that vary it.
@@ -200,11 +200,8 @@ def _over_sides(growth: Growth, patch: float) -> Growth:
 
 def _crossing(series: Series, rival: Series, quantity: str) -> Crossing:
     ours, theirs = series.samples(quantity), rival.samples(quantity)
-    crossover, extrapolated, why = None, None, ""
-    try:
-        crossover = find_crossover({int(size): samples for size, samples in ours}, {int(size): samples for size, samples in theirs})
-    except FitError as error:
-        why = str(error)
+    crossover, why = _crossover(ours, theirs)
+    extrapolated = None
     if crossover and crossover.size is None:
         extrapolated = _meeting(quantity, ours, theirs, crossover=crossover)
         why = "the fitted laws do not meet, or not surely"
@@ -212,6 +209,15 @@ def _crossing(series: Series, rival: Series, quantity: str) -> Crossing:
         why = f"extrapolated, they meet at about {float(f'{extrapolated:.2g}'):,.0f} tokens, beyond the {crossover.up_to:,.0f} measured"
     same: dict[str, Any] = {"op": series.op, "label": series.label, "where": series.where, "baseline": rival.label}
     return Crossing(**same, quantity=quantity, crossover=crossover, extrapolated=extrapolated, why=why)
+
+
+@functools.lru_cache(maxsize=4096)
+def _crossover(ours: Points, theirs: Points) -> tuple[Crossover | None, str]:
+    """Where the first becomes the cheaper one or the dearer one; why not, where there are too few sizes to tell."""
+    try:
+        return find_crossover({int(size): samples for size, samples in ours}, {int(size): samples for size, samples in theirs}), ""
+    except FitError as error:
+        return None, str(error)
 
 
 def _meeting(quantity: str, *curves: Points, crossover: Crossover) -> float | None:

@@ -29,28 +29,29 @@ class Fit:
     floor_free: bool
 
 
+# Within, a curve is a column: few points and many curves are summed along the points four times as fast as across.
 def log_shape(position: Array, share: Array, exponent: Array) -> Array:
-    """log(share + (1 - share) * x^exponent) for each row of parameters; `position` is log x, 0 at the middle size."""
-    return np.asarray(np.log(share[:, None] + (1 - share[:, None]) * np.exp(exponent[:, None] * position)))
+    """log(share + (1 - share) * x^exponent) as [points, curves]; `position` is log x, 0 at the middle size."""
+    return np.asarray(np.log(share + (1 - share) * np.exp(position[:, None] * exponent)))
 
 
-def _centred(rows: Array) -> Array:
-    return np.asarray(rows - rows.mean(axis=1, keepdims=True))
+def _centred(columns: Array) -> Array:
+    return np.asarray(columns - columns.mean(axis=0))
 
 
 def _derivatives(position: Array, share: Array, exponent: Array) -> tuple[Array, Array]:
-    """Of the centred log shape, by share and by exponent, for each row of parameters."""
-    growth = np.exp(exponent[:, None] * position)
-    shape = share[:, None] + (1 - share[:, None]) * growth
-    return _centred((1 - growth) / shape), _centred((1 - share[:, None]) * growth * position / shape)
+    """Of the centred log shape, by share and by exponent, as [points, curves]."""
+    growth = np.exp(position[:, None] * exponent)
+    shape = share + (1 - share) * growth
+    return _centred((1 - growth) / shape), _centred((1 - share) * growth * position[:, None] / shape)
 
 
 def best_fits(position: Array, levels: Array, *, floor_free: bool) -> Fit:
     """The best fit for each row of `levels` (log values, [rows, points])."""
-    target = _centred(levels)
+    target = _centred(levels.T)
     shares, exponents = (_SHARES, _EXPONENTS) if floor_free else (_SHARES[_SHARES == 0], _EXPONENTS[_SHARES == 0])
     starts = _centred(log_shape(position, shares, exponents))
-    nearest = np.argmin(np.sum(starts**2, axis=1) - 2 * target @ starts.T, axis=1)
+    nearest = np.argmin(np.sum(starts**2, axis=0) - 2 * target.T @ starts, axis=1)
     return improved(position, levels, shares[nearest], exponents[nearest], floor_free=floor_free)
 
 
@@ -61,33 +62,33 @@ def improved(position: Array, levels: Array, share: Array, exponent: Array, *, f
     (rows are centred), so two bounded parameters remain; the share of the floor at the middle size, rather than t0 itself, keeps
     them well conditioned.
     """
-    target = _centred(levels)
+    target = _centred(np.ascontiguousarray(levels.T))
     residuals = target - _centred(log_shape(position, share, exponent))
-    squares = np.sum(residuals**2, axis=1)
-    damping = np.full(len(target), 1e-3)
+    squares = np.sum(residuals**2, axis=0)
+    damping = np.full(len(levels), 1e-3)
     for _ in range(60):
         by_share, by_exponent = _derivatives(position, share, exponent)
-        share_pull, exponent_pull = np.sum(by_share * residuals, axis=1), np.sum(by_exponent * residuals, axis=1)
+        share_pull, exponent_pull = np.sum(by_share * residuals, axis=0), np.sum(by_exponent * residuals, axis=0)
         # A parameter that stands at its bound and is pulled outward stays there.
         share_held = ((share <= 0) & (share_pull <= 0)) | ((share >= _LARGEST_SHARE) & (share_pull >= 0)) | (not floor_free)
         exponent_held = (
             ((exponent <= 0) & (exponent_pull <= 0)) | ((exponent >= LARGEST_EXPONENT) & (exponent_pull >= 0)) | (not exponent_free)
         )
         share_pull, exponent_pull = np.where(share_held, 0, share_pull), np.where(exponent_held, 0, exponent_pull)
-        a = np.sum(by_share**2, axis=1) * (1 + damping) + 1e-300
-        b = np.where(share_held | exponent_held, 0, np.sum(by_share * by_exponent, axis=1))
-        d = np.sum(by_exponent**2, axis=1) * (1 + damping) + 1e-300
+        a = np.sum(by_share**2, axis=0) * (1 + damping) + 1e-300
+        b = np.where(share_held | exponent_held, 0, np.sum(by_share * by_exponent, axis=0))
+        d = np.sum(by_exponent**2, axis=0) * (1 + damping) + 1e-300
         determinant = a * d - b * b
         next_share = np.clip(share + (d * share_pull - b * exponent_pull) / determinant, 0, _LARGEST_SHARE)
         next_exponent = np.clip(exponent + (a * exponent_pull - b * share_pull) / determinant, 0, LARGEST_EXPONENT)
         still = (np.abs(next_share - share) < 1e-9) & (np.abs(next_exponent - exponent) < 1e-9)
         next_residuals = target - _centred(log_shape(position, next_share, next_exponent))
-        next_squares = np.sum(next_residuals**2, axis=1)
+        next_squares = np.sum(next_residuals**2, axis=0)
         better = next_squares <= squares
         settled = still | (better & (squares - next_squares <= 1e-9 * squares))
         damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-12, 1e8)
         share, exponent = np.where(better, next_share, share), np.where(better, next_exponent, exponent)
-        squares, residuals = np.where(better, next_squares, squares), np.where(better[:, None], next_residuals, residuals)
+        squares, residuals = np.where(better, next_squares, squares), np.where(better, next_residuals, residuals)
         if settled.all():
             break
-    return Fit(share=share, exponent=exponent, residuals=residuals, squares=squares, floor_free=floor_free)
+    return Fit(share=share, exponent=exponent, residuals=residuals.T, squares=squares, floor_free=floor_free)

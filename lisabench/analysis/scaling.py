@@ -85,7 +85,7 @@ def fit_power_law(
     fit = best_fits(position, level[None, :], floor_free=floor_free)
     share, exponent = float(fit.share[0]), float(fit.exponent[0])
     curve = level - fit.residuals[0]
-    total = float(np.exp(np.mean(level - log_shape(position, fit.share, fit.exponent)[0])))
+    total = float(np.exp(np.mean(level - log_shape(position, fit.share, fit.exponent)[:, 0])))
 
     generator, misfit_generator = np.random.default_rng(seed).spawn(2)
     raw = [usable(samples[index]) if samples is not None else np.empty(0) for index in kept.tolist()]

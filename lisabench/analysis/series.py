@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -13,6 +14,8 @@ from lisabench.results import CURVE, Run
 
 COLUMNS = {"latency": "latency_s.median", "memory": "memory_bytes.transient", "flops": "flops.analytic", "energy": "energy_j"}
 """What grows, and the column that tells it."""
+
+_KEPT = 6  # of the latest runs: what a report asks for again and again
 
 Points = tuple[tuple[float, tuple[float, ...]], ...]
 """(size, independent samples at that size), in order of size."""
@@ -28,7 +31,7 @@ class Series:
     where: dict[str, Any]
     points: list[tuple[float, Record]] = field(default_factory=list)
 
-    @property
+    @functools.cached_property
     def sizes(self) -> int:
         """How many different sizes were measured."""
         return len({size for size, _ in self.points})
@@ -39,24 +42,32 @@ class Series:
         return tuple((size, samples) for size, samples in found if samples)
 
 
-def all_series(run: Run, axis: str) -> list[Series]:
+def all_series(run: Run, axis: str) -> Sequence[Series]:
     """Every label under every condition, in order of size; those of which nothing was measured have no points."""
-    size: Callable[[Record], float] = (lambda record: record["batch"]) if axis == "batch" else (lambda record: record["tokens"])
-    fields = [*(name for name in CURVE if name != "batch"), "height", "width"] if axis == "batch" else CURVE
+    return _all_series(run, "batch" if axis == "batch" else "tokens")
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _all_series(run: Run, size: str) -> Sequence[Series]:
+    fields = [*(name for name in CURVE if name != "batch"), "height", "width"] if size == "batch" else CURVE
     conditions = itemgetter(*fields)
-    names = {record["environment"]: run.device_of(record) for record in run.records}
-    meant = {record["device"]: names[record["environment"]] for record in run.records if record["environment"]}
+    alike: dict[tuple[Any, ...], list[Record]] = {}
+    for record in sorted(run.records, key=itemgetter(size)):
+        alike.setdefault((record["op"], record.get("label"), record["environment"], conditions(record)), []).append(record)
+    names = {records[0]["environment"]: run.device_of(records[0]) for records in alike.values()}
+    meant = {records[0]["device"]: names[environment] for (_, _, environment, _), records in alike.items() if environment}
     found: dict[tuple[Any, ...], Series] = {}
-    for record in sorted(run.records, key=size):
-        device = names[record["environment"]] if record["environment"] else meant.get(record["device"], record["device"])
-        label, shared = run.label_of(record), conditions(record)
-        key = (label, device, shared)
-        if key not in found:
-            where = {"device_name": device, **dict(zip(fields, shared, strict=True))}
-            found[key] = Series(op=record["op"], label=label, run=record.get("run", ""), where=where)
-        if record["status"] == "ok":
-            found[key].points.append((float(size(record)), record))
-    return list(found.values())
+    for (op, _, environment, shared), records in alike.items():
+        label, device = run.label_of(records[0]), records[0]["device"]
+        device = names[environment] if environment else meant.get(device, device)
+        series = Series(
+            op=op, label=label, run=records[0].get("run", ""), where={"device_name": device, **dict(zip(fields, shared, strict=True))}
+        )
+        series = found.setdefault((label, device, shared), series)
+        series.points.extend((float(record[size]), record) for record in records if record["status"] == "ok")
+    for series in found.values():
+        series.points.sort(key=itemgetter(0))
+    return tuple(found.values())
 
 
 def _samples(record: Record, quantity: str) -> tuple[float, ...]:
@@ -70,7 +81,8 @@ def _samples(record: Record, quantity: str) -> tuple[float, ...]:
     return tuple(float(value) for value in found if value is not None and 0 < value < math.inf)
 
 
-def measured(run: Run) -> list[str]:
+@functools.lru_cache(maxsize=_KEPT)
+def measured(run: Run) -> Sequence[str]:
     """The quantities that any record has; time in any case."""
     return [quantity for quantity in COLUMNS if quantity == "latency" or any(_samples(record, quantity) for record in run.records)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lisabench.render.outputs import Look
     from lisabench.results import Run
 
+LARGE = 20_000_000  # bytes
 VENUE, WIDTH, FORMATS, JOINED = "cvpr", "full", "pdf,png", "joined"
 
 
@@ -50,6 +52,7 @@ def report(
     paths, target = list(runs), out
     if any(path.suffix.lower() == SUFFIX and path.is_file() for path in paths):
         paths, target = _unpacked(paths, out)
+    _prepare(paths)
     sweeps, trainings = _read(paths, where or [])
     # All runs are whole, and fit together, before the first is shown.
     for alone in sweeps:
@@ -59,11 +62,15 @@ def report(
     _one_machine(trainings, mix=mix, quiet=quiet)
     found = [*sweeps, *trainings]
     folder = target or (found[0].path if len(found) == 1 else paths[0] / JOINED)
-    _print(sweeps, trainings)
     from lisabench.cli.written import tell
-    from lisabench.render.outputs import write_all
+    from lisabench.render.drawing import SELDOM
+    from lisabench.render.outputs import rendering
 
-    written = write_all(sweeps, trainings, folder, look=look, command=["lisabench", *sys.argv[1:]])
+    gc.freeze()  # the records stay to the end: looking for garbage among them takes as long as all the rest
+    gc.set_threshold(*SELDOM)
+    with rendering(sweeps, trainings, folder, look=look, command=["lisabench", *sys.argv[1:]]) as finish:
+        _print(sweeps, trainings)
+        written = finish()
     if not quiet:
         tell(found, written, folder)
         _tell_join(sweeps, trainings, written.figures)
@@ -71,6 +78,16 @@ def report(
         pack(bundle, found, folder, written.files)
         if not quiet:
             _say(f"the bundle {bundle} has {bundle.stat().st_size / 2**20:.1f} MiB")
+
+
+def _prepare(paths: Sequence[Path]) -> None:
+    """While large journals are read, the processes that draw can begin."""
+    from lisabench.journal import JOURNAL
+    from lisabench.render import drawing
+
+    sizes = [file.stat().st_size for path in paths if (file := path / JOURNAL).is_file()]
+    if sum(sizes) > LARGE:
+        drawing.prepare()
 
 
 def _look(venue: str, width: str, formats: str) -> Look:

@@ -107,11 +107,13 @@ class Variant:
     dashes: Any
     weight: float
 
-    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Its rows in order of tokens; of several grids with as many tokens the one nearest to a square comes first."""
-        rows = frame[(frame["op"] == self.op) & (frame["label"] == self.label)]
-        oblong = np.abs(np.log(rows["height"] / rows["width"]))
-        return rows.assign(_oblong=oblong).sort_values(["tokens", "_oblong", "height"], kind="stable")
+
+def rows_of(variants: Sequence[Variant], frame: pd.DataFrame) -> list[tuple[Variant, pd.DataFrame]]:
+    """The rows of each that has some, in order of tokens; of several grids with as many tokens the one nearest to a square comes first."""
+    oblong = np.abs(np.log(frame["height"] / frame["width"]))
+    ordered = frame.assign(_oblong=oblong).sort_values(["tokens", "_oblong", "height"], kind="stable")
+    found = dict(iter(ordered.groupby(["op", "label"], sort=False)))
+    return [(one, found[one.op, one.label]) for one in variants if (one.op, one.label) in found]
 
 
 def variants_of(frame: pd.DataFrame, baseline: str | None) -> list[Variant]:
@@ -163,10 +165,21 @@ def _continued(tokens: Floats, values: Floats, at: float, *, falls: bool) -> flo
 
 def cut(frame: pd.DataFrame, keys: Collection[str] = tuple(PANEL_KEYS)) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """The rows of each panel under its title, in an order that does not depend on that of the frame's rows."""
+    return ((title, frame.iloc[places]) for title, places in cuts(frame, keys))
+
+
+def cuts(frame: pd.DataFrame, keys: Collection[str] = tuple(PANEL_KEYS)) -> list[tuple[tuple[str, ...], NDArray[np.intp]]]:
+    """The same as positions of rows: of a large frame few panels are looked at."""
     differing = [name for name in varied(frame) if name in keys]
-    for key, group in sorted(frame.groupby(list(keys), dropna=False), key=lambda pair: [_rank(part) for part in pair[0]]):
+    codes = frame.groupby(list(keys), dropna=False).ngroup().to_numpy()
+    order = np.argsort(codes, kind="stable")
+    places = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1) if len(order) else []
+    firsts = frame[list(keys)].iloc[[place[0] for place in places]].astype(object).to_numpy()
+    found = []
+    for key, place in sorted(zip(firsts, places, strict=True), key=lambda pair: [_rank(part) for part in pair[0]]):
         said = dict(zip(keys, key, strict=True))
-        yield tuple(PANEL_KEYS[name](said[name]) for name in differing), group
+        found.append((tuple(PANEL_KEYS[name](said[name]) for name in differing), place))
+    return found
 
 
 def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> list[Panel]:
@@ -174,7 +187,7 @@ def panels_of(frame: pd.DataFrame, quantity: Quantity, baseline: str | None) -> 
     variants = variants_of(frame, baseline)
     panels = []
     for title, group in cut(frame):
-        series = [_curve(rows, quantity, variant) for variant in variants if len(rows := variant.rows(group))]
+        series = [_curve(rows, quantity, variant) for variant, rows in rows_of(variants, group)]
         panels.append(Panel(title, tuple(one for one in series if one)))
     return _without_floor(panels, quantity)
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lisabench import units
 from lisabench.render import families
-from lisabench.render.curves import PANEL_KEYS, common, cut, narrowed, not_shown, own_up, variants_of
+from lisabench.render.curves import PANEL_KEYS, common, cut, narrowed, not_shown, own_up, rows_of, variants_of
 from lisabench.render.page import INK, Sign
 from lisabench.render.palette import CVPR_FULL, Look, Style
 from lisabench.render.scatter import draw_fields
@@ -41,11 +41,10 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
     fields, bare = [], []
     for title, group in cut(frame, [name for name in PANEL_KEYS if name != "dtype"]):
         traces = []
-        for variant in variants:
+        for variant, rows in rows_of(variants, group):
             for dtype, shape in shapes.items():
                 look = replace(variant.look, marker=shape, fill="full") if len(shapes) > 1 else variant.look
-                rows = variant.rows(group[group["dtype"] == dtype])
-                traces.append(trace(rows, variant, _LATENCY, _ERROR, span=_INTERVAL, look=look))
+                traces.append(trace(rows[rows["dtype"] == dtype], variant, _LATENCY, _ERROR, span=_INTERVAL, look=look))
         traces = [one for one in traces if len(one.tokens)]
         if traces:
             fields.append(Field(title, tuple(traces)))

@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, complete, cut, varied
+from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, complete, cuts, narrowed, varied
 from lisabench.render.page import CONTEXT, INK, Sign
 from lisabench.render.palette import Look
 from lisabench.render.quantities import Quantity
@@ -67,35 +69,36 @@ def figures_of(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """What goes into one figure each, and the end of its file's name: the whole frame, or where a panel is crowded, a figure a panel.
     Of more panels than anyone looks through it is the first ones, of crowded ones the first one: `left_out` says so."""
     frame = complete(frame, [])
-    panels = list(cut(frame))
-    if len(panels) < 2 or not any(rows["label"].nunique() > _FEW and rows["family"].nunique() > 1 for _, rows in panels):
-        return [("", frame if len(panels) <= _MOST else pd.concat([rows for _, rows in panels[:_MOST]]))]
-    return _named(panels)
+    panels = cuts(frame)
+    labels, families = frame["label"].to_numpy(object), frame["family"].to_numpy(object)
+    if len(panels) < 2 or not any(len({*labels[places]}) > _FEW and len({*families[places]}) > 1 for _, places in panels):
+        return [("", frame if len(panels) <= _MOST else frame.iloc[np.concatenate([places for _, places in panels[:_MOST]])])]
+    return _named(frame, panels)
 
 
 def conditions_of(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
     """The rows of each combination of these keys, and the end of its file's name ("" for the only one); of too many the first."""
     frame = complete(frame, [])
-    panels = list(cut(frame, keys))
-    return _named(panels) if len(panels) > 1 else [("", frame)]
+    panels = cuts(frame, keys)
+    return _named(frame, panels) if len(panels) > 1 else [("", frame)]
 
 
 def left_out(frame: pd.DataFrame) -> str:
     """What the figures of a frame do not show; "" where they show all."""
-    frame = complete(frame, [])
-    panels, drawn = len(list(cut(frame))), len(list(cut(pd.concat([rows for _, rows in figures_of(frame)]))))
+    frame = narrowed(frame, [])
+    panels, drawn = len(cuts(frame)), sum(len(cuts(rows)) for _, rows in figures_of(frame))
     words = ", ".join(varied(frame))
     return f"figures show the first {drawn} of {panels} combinations of {words}" if drawn < panels else ""
 
 
-def _named(panels: Sequence[tuple[tuple[str, ...], pd.DataFrame]]) -> list[tuple[str, pd.DataFrame]]:
+def _named(frame: pd.DataFrame, panels: Sequence[tuple[tuple[str, ...], NDArray[np.intp]]]) -> list[tuple[str, pd.DataFrame]]:
     names = ["-" + re.sub(r"[^a-z0-9]+", "-", " ".join(title).lower()).strip("-") for title, _ in panels]
     alike = Counter(names)
-    found = [
-        (name if alike[name] == 1 else f"{name}-{place}", rows)
-        for place, (name, (_, rows)) in enumerate(zip(names, panels, strict=True), 1)
+    shown = panels if len(panels) <= _MOST else panels[:1]
+    return [
+        (name if alike[name] == 1 else f"{name}-{number}", frame.iloc[places])
+        for number, (name, (_, places)) in enumerate(zip(names, shown, strict=False), 1)
     ]
-    return found if len(found) <= _MOST else found[:1]
 
 
 @dataclass(frozen=True)

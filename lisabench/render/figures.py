@@ -7,7 +7,7 @@ no global state: a `Style` is a value, and matplotlib's settings hold only while
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from matplotlib.figure import Figure
 
 from lisabench.errors import unknown
 from lisabench.render import error, families, heatmap, labels, roofline
+from lisabench.render.context import draw_context
 from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, footnote, layer_of, least_of, narrowed, panels_of
+from lisabench.render.drawing import Drawing
 from lisabench.render.labels import Area, Ending, Occupied, Placed
-from lisabench.render.page import CONTEXT, Page, Sign, arrange, columns_of, marker_of, save
+from lisabench.render.page import Page, Sign, arrange, columns_of, marker_of
 from lisabench.render.palette import CVPR_FULL, FAILURES, Style, padded, text_size, token_labels, value_ticks, wrap
 from lisabench.render.quantities import QUANTITIES, Quantity
 
@@ -141,8 +143,8 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int, quantity: Quantity) -
     for name, level in quantity.levels:
         axes.axhline(level, zorder=1, gid=f"guide:{name}", **_GUIDE)
         occupied.add_path(area.at(area.tokens, [level, level]), radius=1)
+    draw_context(axes, ((one.label, one.tokens, one.values) for one in panel.others))
     for one in panel.others:
-        axes.plot(one.tokens, one.values, color=CONTEXT, linewidth=0.5, zorder=1, gid=f"context:{one.label}")
         if len(one.tokens):
             far.add_path(area.at(one.tokens, one.values), radius=1)
     for one in panel.known:
@@ -228,22 +230,36 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
     return figure
 
 
+def drawings(
+    frame: pd.DataFrame,
+    *,
+    baseline: str | None = None,
+    style: Style = CVPR_FULL,
+    whole: Callable[[pd.DataFrame], pd.DataFrame] = lambda part: part,
+) -> list[Drawing]:
+    """The figures of a frame, yet to be drawn: every quantity that is known, the roofline, the error and the speed-up over the baseline.
+
+    A crowd of operators is drawn by family; then each combination of device, mode and so on has figures of its own. Of a large run
+    `frame` may have no columns but those of `curves.IDENTITY`: then `whole` gives those rows that are drawn all the others.
+    """
+    _check(baseline, frame)
+    found = []
+    for end, rows in families.figures_of(frame):
+        part = whole(rows)
+        given: dict[str, Any] = {"baseline": baseline if baseline in set(part["op"]) else None, "style": style}
+        known = [name for name, quantity in QUANTITIES.items() if _is_known(part, quantity)]
+        found += [Drawing(name + end, draw, part, given | {"quantity": name}) for name in known]
+        found += [Drawing(name + end, other, part, given) for name, other in {"roofline": roofline.draw, "error": error.draw}.items()]
+    given = {"baseline": baseline, "style": style}
+    maps = families.conditions_of(frame, heatmap.KEYS) if baseline else []
+    return found + [Drawing(f"speedup{end}", heatmap.draw, whole(rows), given) for end, rows in maps]
+
+
 def write_figures(
     frame: pd.DataFrame, folder: Path, *, formats: Sequence[str] = ("pdf", "png"), baseline: str | None = None, style: Style = CVPR_FULL
 ) -> list[Path]:
-    """Draws and saves every quantity, the roofline, the error and the speed-up over the baseline where they are known; returns the paths.
-
-    A crowd of operators is drawn by family; then each combination of device, mode and so on has figures of its own.
-    """
-    _check(baseline, frame)
-    drawn: dict[str, Figure | None] = {}
-    for end, part in families.figures_of(frame):
-        given: dict[str, Any] = {"baseline": baseline if baseline in set(part["op"]) else None, "style": style}
-        drawn |= {name + end: draw(part, name, **given) for name, quantity in QUANTITIES.items() if _is_known(part, quantity)}
-        drawn |= {name + end: other(part, **given) for name, other in {"roofline": roofline.draw, "error": error.draw}.items()}
-    for end, part in families.conditions_of(frame, heatmap.KEYS):
-        drawn[f"speedup{end}"] = heatmap.draw(part, baseline=baseline, style=style)
-    return [path for name, figure in drawn.items() if figure for path in save(figure, folder, name, formats)]
+    """Draws and saves all figures of a frame, one after the other; returns the paths. See `drawings`."""
+    return [path for drawing in drawings(frame, baseline=baseline, style=style) for path in drawing.write(folder, formats)]
 
 
 def _is_known(frame: pd.DataFrame, quantity: Quantity) -> bool:

@@ -85,12 +85,11 @@ class Occupied:
     def add_path(self, points: Points, radius: float = 2.0) -> None:
         """Occupies what is as near as the radius to the line through the points (to the point, if there is one)."""
         reach = int(np.ceil(radius))
-        around = range(-reach, reach + 1)
-        for x, y in zip(*self._to_cells(along(points)), strict=True):
-            for dx in around:
-                column, row = x + dx, slice(max(0, y - reach), max(0, y + reach + 1))
-                if 0 <= column < self._cells.shape[0]:
-                    self._cells[column, row] = True
+        around = np.arange(-reach, reach + 1)
+        x, y = self._to_cells(along(points))
+        columns, rows = np.broadcast_arrays(x[:, None, None] + around[:, None], y[:, None, None] + around)
+        inside = (columns >= 0) & (columns < self._cells.shape[0]) & (rows >= 0) & (rows < self._cells.shape[1])
+        self._cells[columns[inside], rows[inside]] = True
 
     def add_box(self, box: Box) -> None:
         """Occupies a rectangle."""
@@ -115,6 +114,9 @@ class Occupied:
 
 def along(points: Points, step: float = 1.0) -> Points:
     """The line through the points as points that are at most a step apart."""
+    if len(points) == 2:  # as most are: leaders
+        (start, end), length = points, float(np.hypot(*(points[1] - points[0])))
+        return np.asarray(start + np.linspace(0, 1, int(np.ceil(length / step)) + 1)[:, None] * (end - start))
     way = np.append(0, np.hypot(*np.diff(points, axis=0).T).cumsum())
     places = np.linspace(0, way[-1], int(np.ceil(way[-1] / step)) + 1)
     return np.column_stack([np.interp(places, way, points[:, 0]), np.interp(places, way, points[:, 1])])

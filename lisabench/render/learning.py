@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike
 
 from lisabench.analysis.accuracy import Series, by_data, data_name
 from lisabench.render import families
+from lisabench.render.context import draw_context
 from lisabench.render.curves import SUBJECT_WEIGHT, Floats, layer_of
 from lisabench.render.labels import Ending, Occupied, Placed, Points, place_names
-from lisabench.render.page import CONTEXT, Page, Sign, Ticks, columns_of, marker_of
+from lisabench.render.page import Page, Sign, Ticks, columns_of, marker_of
 from lisabench.render.palette import CVPR_FULL, Look, Style, text_size, wrap
 from lisabench.render.plane import Plane, add_axes, page_of, round_ticks, texts_of, width_of
 from lisabench.render.training_notes import common, counted, not_shown, own_up
@@ -236,8 +237,7 @@ def _draw_panel(page: Page, figure: Figure, index: int, panel: Panel, plane: Pla
         page, figure, index, plane, ticks=((ticks, [f"{tick:.0f}" for tick in ticks]), y_ticks), names=("Epoch", name if page.small else "")
     )
     occupied = Occupied(plane.box)
-    for curve in panel.others:
-        axes.plot(*panel.drawn(curve.mean).T, color=CONTEXT, linewidth=0.5, zorder=1, gid=f"context:{curve.label}")
+    draw_context(axes, ((curve.label, *panel.drawn(curve.mean).T) for curve in panel.others))
     for curve in panel.known:
         line = {"color": curve.look.colour, "linestyle": curve.manner.dashes, "linewidth": 0.7, "zorder": 2}
         axes.plot(*panel.drawn(curve.mean).T, **line, gid=f"known:{curve.label}")

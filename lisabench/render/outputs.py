@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from lisabench.analysis.accuracy import frame as of_trainings
 from lisabench.analysis.accuracy import summarise
 from lisabench.files import write_whole
 from lisabench.render import accuracy, families, figures, patterns
+from lisabench.render.csv import write_csv
+from lisabench.render.curves import IDENTITY
+from lisabench.render.drawing import Drawing, begun
 from lisabench.render.html import page
 from lisabench.render.page import check_formats
 from lisabench.render.palette import CVPR_FULL, Style
@@ -64,23 +68,47 @@ def write_all(
     Raises:
         InputError: a format of figures that there is not. RunError: the folder cannot be written.
     """
+    with rendering(sweeps, trainings, out, look=look, command=command) as finish:
+        return finish()
+
+
+@contextmanager
+def rendering(
+    sweeps: Sequence[Run], trainings: Sequence[Run], out: Path, *, look: Look | None = None, command: Sequence[str] | None = None
+) -> Iterator[Callable[[], Written]]:
+    """The same for who has something else to do meanwhile: the figures of a large run are begun with in processes of their own, and what
+    is entered is called for all the rest."""
     look = look or Look()
     check_formats(look.formats)
     sweep = joined(sweeps) if sweeps else None
-    frame = sweep.frame() if sweep else None
-    written = Written()
-    if sweep and frame is not None:
-        note = families.left_out(frame)
-        written.notes.extend([f"{note}; --where chooses others"] if note else [])
-        baseline = sweep.baseline if sweep.baseline in set(frame["op"]) else None
-        written.figures.extend(figures.write_figures(frame, out / FIGURES, formats=look.formats, baseline=baseline, style=look.style))
-    if trainings:
-        written.figures.extend(_figures_of_trainings(trainings, sweeps, out / FIGURES, look))
-    written.tables.extend(write_tables(sweep, trainings, out / TABLES, frame=frame))
-    for name, content in _others(sweep, frame, trainings, command or ["lisabench", "report", str(out)]):
-        write_whole(out / name, content.encode())
-        written.others.append(out / name)
-    return written
+    # Of all records it takes but few columns to tell which of them are drawn: the others are made when drawing has begun.
+    rows = sweep.frame(fields=IDENTITY) if sweep else None
+    drawings = _drawings(sweep, rows, look.style) if sweep and rows is not None else []
+    with begun(drawings, out / FIGURES, look.formats) as drawn:
+        frame = sweep.frame(known=rows) if sweep else None
+        note = families.left_out(frame) if frame is not None else ""
+
+        def finish() -> Written:
+            written = Written(notes=[f"{note}; --where chooses others"] if note else [])
+            written.tables.extend(write_tables(sweep, trainings, out / TABLES, frame=frame))
+            written.others.extend(_others(sweep, frame, trainings, out, command or ["lisabench", "report", str(out)]))
+            written.figures.extend(drawn)
+            if trainings:
+                written.figures.extend(_figures_of_trainings(trainings, sweeps, out / FIGURES, look))
+            return written
+
+        yield finish
+
+
+def _drawings(run: Run, rows: pd.DataFrame, style: Style) -> list[Drawing]:
+    """The figures of a sweep, yet to be drawn."""
+
+    def whole(part: pd.DataFrame) -> pd.DataFrame:
+        found = replace(run, records=[run.records[place] for place in part.index]).frame()
+        return found.assign(device_name=part["device_name"].to_numpy())
+
+    baseline = run.baseline if run.baseline in set(rows["op"]) else None
+    return figures.drawings(rows, baseline=baseline, style=style, whole=whole)
 
 
 def _figures_of_trainings(trainings: Sequence[Run], sweeps: Sequence[Run], folder: Path, look: Look) -> Iterator[Path]:
@@ -93,10 +121,13 @@ def _figures_of_trainings(trainings: Sequence[Run], sweeps: Sequence[Run], folde
         yield from patterns.write_figures(run, own, formats=look.formats, style=look.style)
 
 
-def _others(sweep: Run | None, frame: pd.DataFrame | None, trainings: Sequence[Run], command: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What stands beside figures and tables, as text by its name."""
-    if frame is not None:
-        yield RESULTS, frame.to_csv(index=False, lineterminator="\n")
+def _others(sweep: Run | None, frame: pd.DataFrame | None, trainings: Sequence[Run], out: Path, command: Sequence[str]) -> Iterator[Path]:
+    """Writes what stands beside figures and tables."""
+    sheets = {RESULTS: frame} if frame is not None else {}
     if trainings:
-        yield ACCURACY_RESULTS if sweep else RESULTS, of_trainings(trainings).to_csv(index=False, lineterminator="\n")
-    yield PAGE, page(sweep, trainings, command=command, frame=frame)
+        sheets[ACCURACY_RESULTS if sweep else RESULTS] = of_trainings(trainings)
+    for name, sheet in sheets.items():
+        write_csv(sheet, out / name)
+        yield out / name
+    write_whole(out / PAGE, page(sweep, trainings, command=command, frame=frame).encode())
+    yield out / PAGE

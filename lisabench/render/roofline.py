@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lisabench import units
 from lisabench.render import families
-from lisabench.render.curves import common, cut, narrowed, not_shown, own_up, variants_of
+from lisabench.render.curves import common, cut, narrowed, not_shown, own_up, rows_of, variants_of
 from lisabench.render.palette import CVPR_FULL, Style
 from lisabench.render.quantities import FLOPS_NOTE
 from lisabench.render.scatter import draw_fields
@@ -36,7 +36,7 @@ def draw(frame: pd.DataFrame, *, baseline: str | None = None, style: Style = CVP
     variants = variants_of(frame, baseline)
     fields, bare = [], []
     for title, group in cut(frame):
-        traces = [trace(variant.rows(group), variant, _INTENSITY, _ACHIEVED) for variant in variants]
+        traces = [trace(rows, variant, _INTENSITY, _ACHIEVED) for variant, rows in rows_of(variants, group)]
         traces = [one for one in traces if len(one.tokens)]
         if traces:
             fields.append(Field(title, tuple(traces), _roof(group)))

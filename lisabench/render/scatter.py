@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lisabench.render.callouts import halved, place_callouts, place_pairs, place_roof
+from lisabench.render.context import draw_context
 from lisabench.render.curves import SUBJECT_WEIGHT, layer_of
 from lisabench.render.labels import Area, Box, Ending, Occupied, Placed, Points
-from lisabench.render.page import CONTEXT, INK, Page, Ticks, arrange, columns_of, marker_of
+from lisabench.render.page import INK, Page, Ticks, arrange, columns_of, marker_of
 from lisabench.render.palette import LEADING, Font, Style, padded, text_size, value_ticks, wrap
 from lisabench.render.traces import Field, Plot, Roof, Trace, token_texts, tokens_of
 
@@ -229,8 +230,7 @@ def _draw_panel(figure: Figure, sheet: _Sheet, index: int) -> None:
         corners = _roof_line(field.roof, area)
         axes.fill_between(corners[:, 0], corners[:, 1], area.values[1], color="#F5F5F5", linewidth=0, zorder=0, gid="above-roof")
         axes.plot(*corners.T, color=_ROOF, linewidth=1.0, zorder=1.5, gid="roof")
-    for one in field.context:
-        axes.plot(one.x, one.y, color=CONTEXT, linewidth=0.5, marker="o", markersize=1.2, zorder=1, gid=f"context:{one.label}")
+    draw_context(axes, ((one.label, one.x, one.y) for one in field.context), marker="o", markersize=1.2)
     for one in field.known:
         line: dict[str, Any] = {"linestyle": one.variant.dashes, "linewidth": 0.5, "zorder": 2, "gid": f"known:{one.label}"}
         axes.plot(one.x, one.y, color=one.look.colour, **line, **marker_of(one.look, 1.8))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lisabench.files import write_whole
 from lisabench.render import cost_table, families, latex, markdown, summary_table, training_table
-from lisabench.render.curves import complete, cut
+from lisabench.render.curves import complete, cut, cuts
 from lisabench.render.tabular import Table
 from lisabench.results import Run
 
@@ -40,7 +40,7 @@ def _of_sweep(run: Run, frame: pd.DataFrame) -> Iterator[Table]:
     pages = _pages(frame)
     shown = pd.concat([rows for _, rows in pages])
     laws = summary_table.Laws.of(replace(run, records=[run.records[place] for place in shown.index]))
-    rest = "" if len(shown) == len(frame) else f" Tables show {len(list(cut(shown)))} of {len(list(cut(frame)))} workloads, the first."
+    rest = "" if len(shown) == len(frame) else f" Tables show {len(cuts(shown))} of {len(cuts(frame))} workloads, the first."
     for end, rows in pages:
         costs = [cost for cost in cost_table.COSTS if cost != "energy" or rows["energy_j"].notna().any()]
         tables = [cost_table.table(rows, cost, run.environments) for cost in costs]

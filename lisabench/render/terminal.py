@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from rich import box
@@ -20,17 +22,19 @@ from lisabench.results import CURVE, FLOOR, WORKLOAD, Run
 CROSS_CHECKED_BYTES, CROSS_CHECKED_WITHIN = 10 * 2**20, 0.1  # smaller ones drown in the pages of everything else
 FEW = 6
 """Operators that are told apart at a glance: of more, tables are made to be looked up in."""
-MOST_ROWS = 500  # nobody reads more, and laying out 100,000 takes minutes
+MOST_ROWS = 200  # nobody reads more, and laying out 100,000 takes minutes
 
 
 def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     """Latency with its interval, ratio to the baseline, memory and FLOPs of every cell, grouped by workload, the fastest first, in
     bold that which mixes something. Of many operators every row tells its workload, and the baseline's says so."""
-    varying = varying_of(run.records)
-    table = new_table(_heading(run.records, varying))
+    groups = _shown(run)
+    shown = [record for group in groups for record in group]
+    varying = varying_of(shown)
+    table = new_table(_heading(shown, varying))
     ratio = [f"/ {run.label(run.baseline)}"] if run.baseline else []
     measured = {"± ratio": "ratio", "energy": "energy_j", "of limit": "roofline", "error": "relative_error"}
-    nowhere = {name for name, part in measured.items() if all(record.get(part) is None for record in run.records)}
+    nowhere = {name for name, part in measured.items() if all(record.get(part) is None for record in shown)}
     names = [
         name
         for name in ("time", "±", *ratio, "± ratio", "memory", "energy", "FLOP", "of limit", "error")
@@ -38,7 +42,7 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     ]
     for name in ("tokens", *varying, "operator", *names):
         table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=True)
-    for group in _shown(run.records):
+    for group in groups:
         medians = {r["op"]: r["latency_s"]["median"] for r in group if r["status"] == "ok"}
         best = min((median for op, median in medians.items() if op != FLOOR), default=None)
         many = len(group) > FEW
@@ -46,12 +50,12 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
             where = [_tokens(record), *(str(record[name]) for name in varying)] if position == 0 or many else [""] * (1 + len(varying))
             figures = _figures(record, _baseline(group, run))
             style = "bold" if best is not None and medians.get(record["op"]) == best and len(group) > 1 else ""
-            shown = [figures.get(name, figures["ratio"]) for name in names]
+            row = [figures.get(name, figures["ratio"]) for name in names]
             operator = Text(run.label(record["op"]))
             if many and record["op"] == run.baseline:
                 style, operator = f"{style} cyan", operator.append(", baseline")
             told = [Text(text, style="" if position == 0 else "dim") for text in where]
-            table.add_row(*told, operator, *shown, style=style, end_section=position == len(group) - 1)
+            table.add_row(*told, operator, *row, style=style, end_section=position == len(group) - 1)
     return table
 
 
@@ -108,7 +112,8 @@ def _times(ratio: float) -> str:
 
 def notes(run: Run) -> list[Text]:
     """What a reader must know beside the table: failures with their reasons, warnings, and where a figure is a reconstruction."""
-    shown = sum(map(len, _shown(run.records)))
+    groups = _shown(run)
+    shown = sum(map(len, groups))
     left_out = len(run.records) - shown
     lines = [Text(f"{shown:,} of {len(run.records):,} cells are shown; results.csv has all, --where chooses others")] if left_out else []
     lines += _unfinished(run)
@@ -118,7 +123,7 @@ def notes(run: Run) -> list[Text]:
         count = sum(bool(r["latency_s"] and r["latency_s"]["warnings"]) for r in run.records)
         plural = "s carry warnings" if count > 1 else " carries a warning"
         lines.append(Text(f"* {count} cell{plural} ({kinds}), told in full in results.csv; the first: {warned[0]}"))
-    if any(_ratio(r, _baseline(group, run)).startswith("~") for group in _workloads(run.records) for r in group if r["status"] == "ok"):
+    if any(_ratio(r, _baseline(group, run)).startswith("~") for group in groups for r in group if r["status"] == "ok"):
         lines.append(Text("~ a ratio of medians: its rounds were not shared with the baseline's"))
     kept = {r["op"]: r["memory_bytes"]["kept"] for r in run.records if r["memory_bytes"] and r["memory_bytes"].get("kept")}
     lines += [
@@ -171,18 +176,16 @@ def _tokens(record: Record) -> str:
     return f"{record['tokens']:,}"
 
 
-def _workloads(records: Iterable[Record]) -> list[list[Record]]:
+@functools.lru_cache(maxsize=2)
+def _shown(run: Run) -> Sequence[Sequence[Record]]:
+    """The records of each workload that a table shows: of the first ones, up to so many rows; of one at least."""
+    workload = itemgetter(*WORKLOAD)
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in records:
-        groups.setdefault(tuple(record[name] for name in WORKLOAD), []).append(record)
-    return sorted(groups.values(), key=lambda group: [group[0][name] for name in ("tokens", "batch", "mode", "dtype", "dim")])
-
-
-def _shown(records: Sequence[Record]) -> list[list[Record]]:
-    """The workloads that a table shows: the first ones, whole, up to so many rows; at least one."""
-    groups = _workloads(records)
-    ends = list(accumulate(map(len, groups)))
-    return groups[: max(1, bisect_right(ends, MOST_ROWS))]
+    for record in run.records:
+        groups.setdefault(workload(record), []).append(record)
+    ordered = sorted(groups.values(), key=lambda group: [group[0][name] for name in ("tokens", "batch", "mode", "dtype", "dim")])
+    ends = list(accumulate(map(len, ordered)))
+    return ordered[: max(1, bisect_right(ends, MOST_ROWS))]
 
 
 def varying_of(records: Sequence[Record]) -> list[str]:

@@ -17,6 +17,7 @@ from scaling_figures import ALL, CASES, FIVE, MEASURED, NAN, drawn, lines, recor
 from lisabench.errors import InputError
 from lisabench.render import figures
 from lisabench.render.labels import spread
+from lisabench.render.page import save
 from lisabench.render.palette import CVPR_COLUMN, contrast_with_white, looks, token_labels, value_ticks
 
 
@@ -208,7 +209,7 @@ def test_unknown_names_are_told() -> None:
     with pytest.raises(InputError, match=r"unknown baseline 'sofmax'; did you mean 'softmax'"):
         figures.draw(CASES["two"], "latency", baseline="sofmax")
     with pytest.raises(InputError, match=r"unknown figure format 'jpeg'"):
-        figures.save(Figure(), Path("nowhere"), "name", ["jpeg"])
+        save(Figure(), Path("nowhere"), "name", ["jpeg"])
 
 
 def test_spread_moves_texts_apart_and_no_further() -> None:

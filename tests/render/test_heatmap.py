@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scaling_figures import ALL, NAN, records
 
 from lisabench.render import figures, heatmap
+from lisabench.render.page import save
 from lisabench.render.palette import CVPR_COLUMN, CVPR_FULL, Style
 
 BATCHES, TOKENS = (1, 4, 16), (256, 1024, 4096)
@@ -135,7 +136,7 @@ def test_files_are_the_same_bytes_in_any_order_of_rows_one_for_each_condition(tm
 
     def write(frame: pd.DataFrame, name: str) -> dict[str, bytes]:
         for end, part in figures.families.conditions_of(frame, heatmap.KEYS):
-            figures.save(drawn(part), tmp_path / name, f"speedup{end}", ("pdf", "svg"))
+            save(drawn(part), tmp_path / name, f"speedup{end}", ("pdf", "svg"))
         return {file: (tmp_path / name / file).read_bytes() for file in os.listdir(tmp_path / name)}
 
     first = write(frame, "a")
