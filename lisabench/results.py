@@ -50,6 +50,12 @@ class Run:
         found: str | None = self.plan.get("baseline")
         return found
 
+    @property
+    def patch(self) -> int | None:
+        """Pixels a side of a token, where a sweep was given resolutions."""
+        found: int | None = self.plan.get("patch")
+        return found
+
     def label(self, op: str) -> str:
         """The operator with the options that were given for it: 'lisa (engine=fft)'."""
         given = self.plan.get("operators", {}).get(op, {}).get("given", {})
@@ -121,8 +127,8 @@ def joined(runs: Sequence[Run]) -> Run:
     """Several runs of one kind as one, in the folder of the first: every record with its `run` and `label`.
 
     Runs on different devices keep their labels. Where one label stands for measurements of two runs at the same workload on devices of
-    one name, the run's name is added to it, or its whole path where names are alike. `environments` are those of all. The baseline is
-    the one that all have.
+    one name, the run's name is added to it, or its whole path where names are alike. `environments` are those of all. The baseline and
+    the size of a patch are those that all have.
     """
     if len(runs) == 1:
         return runs[0]
@@ -142,7 +148,9 @@ def joined(runs: Sequence[Run]) -> Run:
     ]
     operators = {op: stated for run in reversed(runs) for op, stated in run.plan["operators"].items()}
     baselines = {run.baseline for run in runs}
+    patches = {run.patch for run in runs}
     plan = runs[0].plan | {"operators": operators, "baseline": baselines.pop() if len(baselines) == 1 else None}
+    plan |= {"patch": patches.pop() if len(patches) == 1 else None}
     environments = {key: environment for run in runs for key, environment in run.environments.items()}
     return Run(path=runs[0].path, plan=plan, records=records, environments=environments)
 

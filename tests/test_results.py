@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def test_joined_runs_of_the_same_cells_are_told_apart() -> None:
     assert list(joined([one, other]).frame()["label"]) == ["linear, a", "linear, b"]
     assert list(joined([one, third]).frame()["label"]) == ["linear, x/a", "linear, y/a"]
     assert joined([one, third]).baseline is None
+    patched = [replace(each, plan=each.plan | {"patch": 16}) for each in (one, other)]
+    assert (joined(patched).patch, joined([patched[0], other]).patch, joined([one, other]).patch) == (16, None, None)
     assert joined([one]) is one
 
 

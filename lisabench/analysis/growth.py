@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.optimize import brentq
 
-from lisabench.analysis.crossover import BETTER, Crossover, find_crossover
+from lisabench.analysis.crossover import BETTER, Crossover, efficiency_length, find_crossover
 from lisabench.analysis.scaling import FitError, PowerLaw, fit_power_law
 from lisabench.analysis.series import Points, Series, all_series, differing, measured, named
 from lisabench.results import Run
@@ -58,7 +58,8 @@ class Growth:
     @property
     def determined(self) -> bool:
         """Whether the sizes tell the exponent at all."""
-        return self.law is not None and self.law.ci_high - self.law.ci_low <= UNDETERMINED
+        widest = 2 * UNDETERMINED if self.axis == "resolution" else UNDETERMINED
+        return self.law is not None and self.law.ci_high - self.law.ci_low <= widest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Crossing:
 
     `crossover` is what the sizes that both were measured at hold, None where they are fewer than 2. `extrapolated` is the number of
     tokens beyond them, up to 16 times the largest, at which the two fitted laws meet, None where they do not or where the intervals
-    of their exponents overlap. `why` says which of both is meant, or why there is neither; "" for a crossing that was measured.
+    of their exponents overlap. `efficiency_length` is CAB's, see `crossover.efficiency_length`. `why` says which of both is meant, or why there is neither; "" for a crossing that was measured.
     """
 
     op: str
@@ -78,6 +79,7 @@ class Crossing:
     crossover: Crossover | None
     extrapolated: float | None
     why: str
+    efficiency_length: float | None
 
     def sentence(self, name: str = "") -> str:
         """The finding in words, an extrapolation marked as such; "" where there is none. `name` stands for the label: "it"."""
@@ -144,7 +146,8 @@ def sentences(run: Run) -> list[str]:
             group = [_growth(series, axis, quantity, run) for quantity in quantities]
             if any(growth.law for growth in group):
                 crossing = against.get((series.label, *series.where.values())) if axis == "tokens" else None
-                told.append(lead + _sentence(group, crossing))
+                sides = _growth(series, "resolution", quantities[0], run) if axis == "tokens" and run.patch else None
+                told.append(lead + _sentence(group, crossing, sides))
             else:
                 untold.setdefault(f"{lead}{group[0].why}", []).append(series.label)
         if more:
@@ -166,7 +169,7 @@ def _growth(series: Series, axis: str, quantity: str, run: Run) -> Growth:
         law=law,
         why="" if law else f"{('no figure above 0', 'one size', '2 sizes')[len({size for size, _ in points})]}: no fit",
     )
-    return _over_sides(growth, run.plan.get("patch") or 1) if axis == "resolution" else growth
+    return _over_sides(growth, run.patch or 1) if axis == "resolution" else growth
 
 
 @functools.lru_cache(maxsize=4096)
@@ -208,7 +211,14 @@ def _crossing(series: Series, rival: Series, quantity: str) -> Crossing:
     if crossover and extrapolated:
         why = f"extrapolated, they meet at about {float(f'{extrapolated:.2g}'):,.0f} tokens, beyond the {crossover.up_to:,.0f} measured"
     same: dict[str, Any] = {"op": series.op, "label": series.label, "where": series.where, "baseline": rival.label}
-    return Crossing(**same, quantity=quantity, crossover=crossover, extrapolated=extrapolated, why=why)
+    return Crossing(
+        **same,
+        quantity=quantity,
+        crossover=crossover,
+        extrapolated=extrapolated,
+        why=why,
+        efficiency_length=_efficiency_length(ours, theirs),
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -218,6 +228,14 @@ def _crossover(ours: Points, theirs: Points) -> tuple[Crossover | None, str]:
         return find_crossover({int(size): samples for size, samples in ours}, {int(size): samples for size, samples in theirs}), ""
     except FitError as error:
         return None, str(error)
+
+
+def _efficiency_length(ours: Points, theirs: Points) -> float | None:
+    medians = ({size: statistics.median(samples) for size, samples in points} for points in (ours, theirs))
+    try:
+        return efficiency_length(*medians)
+    except FitError:
+        return None
 
 
 def _meeting(quantity: str, *curves: Points, crossover: Crossover) -> float | None:
@@ -235,8 +253,8 @@ def _meeting(quantity: str, *curves: Points, crossover: Crossover) -> float | No
     return math.exp(brentq(gap, near, far))
 
 
-def _sentence(group: Sequence[Growth], crossing: Crossing | None) -> str:
-    """One series: how its quantities grow, and where it meets the baseline in time."""
+def _sentence(group: Sequence[Growth], crossing: Crossing | None, sides: Growth | None) -> str:
+    """One series: how its quantities grow, the first along the side of an image too, and where it meets the baseline in time."""
     determined = [growth for growth in group if growth.determined]
     first = group[0]
     letter, unit = {"tokens": ("N", "tokens"), "batch": ("B", "images")}[first.axis]
@@ -244,7 +262,10 @@ def _sentence(group: Sequence[Growth], crossing: Crossing | None) -> str:
         said = [f"{len(first.sizes)} sizes do not tell how {first.label}'s {WORDS[first.quantity]} grows"]
     else:
         ends = f"from {first.sizes[0]:,.0f} to {first.sizes[-1]:,.0f} {unit}"
-        said = [f"{first.label}'s {WORDS[first.quantity]} grows as {letter}^{first.exponent} {ends}"]
+        pixels = (
+            f" (s^{sides.exponent.split()[0]} in an image's side s, {sides.sizes[0]:,.0f} to {sides.sizes[-1]:,.0f} px)" if sides else ""
+        )
+        said = [f"{first.label}'s {WORDS[first.quantity]} grows as {letter}^{first.exponent} {ends}{pixels}"]
     said += [f"its {WORDS[growth.quantity]} as {letter}^{growth.exponent}" for growth in determined if growth is not first]
     against = crossing.sentence("it") if crossing else ""
     return "; ".join(filter(None, (", ".join(said), against)))

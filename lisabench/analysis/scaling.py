@@ -5,8 +5,6 @@ The launch floor t0 is part of the model: without it, points that lie on the flo
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +14,12 @@ from scipy.optimize import nnls
 from scipy.special import ndtri, stdtrit
 
 from lisabench.analysis.least_squares import LARGEST_EXPONENT, Fit, best_fits, improved, log_shape
-from lisabench.analysis.statistics import Array, check_settings, median_errors, usable
+from lisabench.analysis.statistics import Array, check_settings, median_errors, overstated, usable
 from lisabench.errors import LisaBenchError
 
 _EXACT = 1e-16  # squares of relative errors that are rounding
 _UNSUSPICIOUS = 0.9  # of the redrawn curves: residuals that these do not exceed are noise of the medians
+_NO_FLOOR = 1e-3  # of the value at the middle size: a floor of less is none
 _TRIED = 33  # exponents a zoom: four zooms find an end to 4e-6
 
 
@@ -90,6 +89,10 @@ def fit_power_law(
     generator, misfit_generator = np.random.default_rng(seed).spawn(2)
     raw = [usable(samples[index]) if samples is not None else np.empty(0) for index in kept.tolist()]
     noise = np.stack([median_errors(of_point, draws, generator) for of_point in raw], axis=1)
+    if share > _NO_FLOOR:
+        # Without a floor the bound at 0 and the few sizes that decide the exponent make up for what the bootstrap adds: 94 to 96% are
+        # covered. With one it was 97 to 98%.
+        noise = noise / np.array([overstated(of_point.size) for of_point in raw])
     errors = _errors_of_shapes(size, value) if floor_free else {}
     low, high = exponent, exponent
     if fit.squares[0] > _EXACT or noise.any():
@@ -107,58 +110,6 @@ def fit_power_law(
         largest=float(size.max()),
         preferred=_preferred(errors, len(size)) if floor_free else None,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slope:
-    """How steeply a value grows between two neighbouring sizes: doublings of the value a doubling of the size.
-
-    `size` is the two sizes' geometric mean; the interval is equal to `slope` where no samples tell the noise.
-    """
-
-    size: float
-    slope: float
-    ci_low: float
-    ci_high: float
-
-
-def local_slopes(
-    sizes: Sequence[float],
-    values: Sequence[float],
-    samples: Sequence[ArrayLike] | None = None,
-    *,
-    confidence: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-) -> list[Slope]:
-    """The slope log(value ratio) / log(size ratio) between each two neighbouring sizes, with a bootstrap interval of the medians.
-
-    `samples` holds the raw samples behind each value (their median). Points that are not finite and positive are left out; of
-    equal sizes the last counts. Fewer than 2 sizes have no slope.
-
-    Raises: FitError for lists of unequal length; InputError for a bad `confidence` or `draws`.
-    """
-    check_settings(confidence=confidence, draws=draws)
-    _check_lengths(sizes, values, samples)
-    points = {
-        size: (value, usable(samples[place]) if samples else ()) for place, (size, value) in enumerate(zip(sizes, values, strict=True))
-    }
-    kept = [(size, *points[size]) for size in sorted(points) if 0 < size < np.inf and 0 < points[size][0] < np.inf]
-    generator = np.random.default_rng(seed)
-    slopes = []
-    for (left, low, left_raw), (right, high, right_raw) in itertools.pairwise(kept):
-        span, slope = math.log(right / left), math.log(high / low)
-        noise = median_errors(np.asarray(right_raw), draws, generator) - median_errors(np.asarray(left_raw), draws, generator)
-        ends = slope + np.quantile(noise, [(1 - confidence) / 2, (1 + confidence) / 2])
-        slopes.append(
-            Slope(
-                size=math.sqrt(left * right),
-                slope=slope / span,
-                ci_low=float(min(ends[0], slope)) / span,
-                ci_high=float(max(ends[1], slope)) / span,
-            )
-        )
-    return slopes
 
 
 def _check_lengths(sizes: Sequence[float], values: Sequence[float], samples: Sequence[ArrayLike] | None) -> None:

@@ -63,6 +63,14 @@ def median_errors(samples: Array, draws: int, generator: np.random.Generator) ->
     return np.log(resampled_medians(samples, draws, generator) / np.median(samples)) if samples.size else np.zeros(draws)
 
 
+def overstated(count: int) -> float:
+    """By what factor the bootstrap overstates the spread of the median of so many samples: its variance by 0.76 / sqrt(n).
+
+    Measured for 5 to 40 normal samples.
+    """
+    return math.sqrt(1 + 0.76 / math.sqrt(count)) if count else 1.0
+
+
 def usable(samples: ArrayLike) -> Array:
     """The finite, positive numbers among `samples` (a sequence or one number), as a flat array."""
     values = np.asarray(samples, dtype=float).ravel()

@@ -89,7 +89,7 @@ def scale(
         sweep = _sweep((op, compared, op_option or []), shapes, batch, mode, dtype, scope, resolve_device(device), compiled, seed)
         if not quiet:
             tell_left_out(op)
-        plan, cells = _plan(sweep, compared, threads)
+        plan, cells = _plan(sweep, compared, threads, patch=patch or PATCH if resolution else None)
     if resume:
         _same_plan(plan, out)  # type: ignore[arg-type]
     if dry_run:
@@ -149,8 +149,8 @@ def _one_scope(scopes: list[str]) -> str:
     return scopes[0]
 
 
-def _plan(sweep: Sweep, baseline: str | None, threads: int | None) -> tuple[dict[str, Any], list[Cell]]:
-    """plan.json of a sweep, and its cells, all checked."""
+def _plan(sweep: Sweep, baseline: str | None, threads: int | None, *, patch: int | None) -> tuple[dict[str, Any], list[Cell]]:
+    """plan.json of a sweep, and its cells, all checked; `patch` is what made tokens of resolutions."""
     from lisabench import __version__, registry
     from lisabench.sweep import check
 
@@ -172,6 +172,7 @@ def _plan(sweep: Sweep, baseline: str | None, threads: int | None) -> tuple[dict
         "device": sweep.device,
         "threads": threads,
         "seed": sweep.seed,
+        **({"patch": patch} if patch else {}),
         "operators": operators,
         "cells": [cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed} for cell in cells],
     }

@@ -43,16 +43,34 @@ def of_summary(frame: pd.DataFrame, environments: Environments, *, baseline: str
     yield conditions(frame, environments)
     yield "exponent: p of t₀ + c Nᵖ fitted to all sizes, in brackets its 95% interval by bootstrap (?: the sizes do not tell)"
     if baseline:
-        yield (
-            f"cheaper from: the N from which on the operator costs less than {baseline} (up to: below which it does), within the sizes"
-            " measured, with its 95% interval (–: beyond them; ≈: extrapolated by both laws)"
-        )
+        yield _crossover(baseline)
         yield f"speed-up: time of {baseline} over that of the operator, with its 95% interval where both were timed in shared rounds"
     yield f"latency: {_latency(frame)}"
     yield f"memory: {QUANTITIES['memory'].note}"
     yield f"FLOPs: {QUANTITIES['flops'].note}"
     yield _marks(frame, uncertain=True)
     yield from _ends(frame)
+
+
+def of_crossovers(frame: pd.DataFrame, environments: Environments, *, baseline: str) -> Iterator[str]:
+    """What stands beside crossovers and efficiency lengths."""
+    yield f"number of tokens N from which on each operator costs less than {baseline}"
+    yield conditions(frame, environments)
+    yield _crossover(baseline)
+    yield (
+        f"efficiency length: where a straight line fitted to the operator's cost meets a parabola fitted to that of {baseline} for the last"
+        " time, as CAB (Zhang et al., ICML 2023) defines it; it has no interval and may lie beyond the sizes measured (–: they do not meet)"
+    )
+    yield f"latency: {_latency(frame)}"
+    yield f"memory: {QUANTITIES['memory'].note}"
+    yield from _ends(frame)
+
+
+def _crossover(baseline: str) -> str:
+    return (
+        f"cheaper from: the N from which on the operator costs less than {baseline} (up to: below which it does), within the sizes"
+        " measured, with its 95% interval (–: beyond them; ≈: extrapolated by both laws)"
+    )
 
 
 def of_trainings(series: Sequence[Series], environments: Environments) -> Iterator[str]:

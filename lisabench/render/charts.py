@@ -60,7 +60,7 @@ CHARTS = (
 )
 
 
-def sweep_data(frame: pd.DataFrame, *, baseline: str | None) -> dict[str, Any]:
+def sweep_data(frame: pd.DataFrame, *, baseline: str | None, patch: int | None = None) -> dict[str, Any]:
     """Columns of the records, what stands behind their codes, and the charts that have figures.
 
     `frame` as `curves.complete` gives it. `columns` hold an entry a record: codes into `series`, `places` (what all points of a curve
@@ -105,6 +105,7 @@ def sweep_data(frame: pd.DataFrame, *, baseline: str | None) -> dict[str, Any]:
         "places": places,
         "statuses": [str(word) for word in status_words],
         "reasons": [str(word) for word in reason_words],
+        "patch": patch,
         "columns": columns,
         "charts": [
             {"name": chart.name, "title": chart.title.format(baseline=baseline or "the baseline"), "unit": chart.unit, "note": chart.note}

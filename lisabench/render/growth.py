@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TITLES = {
     "tokens": "growth, t = t0 + c N^p, with 95% intervals",
+    "resolution": "growth over the side of the image in pixels, t = t0 + c s^p, with 95% intervals",
     "batch": "growth over the batch, t = t0 + c B^p, with 95% intervals",
 }
 
@@ -28,7 +29,7 @@ def growth(run: Run) -> list[Text | Table]:
     nothing where nothing fits."""
     parts: list[Text | Table] = []
     against = crossings(run)
-    for axis in TITLES:
+    for axis in (axis for axis in TITLES if axis != "resolution" or run.patch):
         found = growths(run, axes=(axis,))
         names = differing(one.where for one in found)
         curves: dict[str, list[Growth]] = {}
@@ -49,7 +50,7 @@ def growth(run: Run) -> list[Text | Table]:
 
 def _sentences(curve: Sequence[Growth], against: Sequence[Crossing]) -> list[Text]:
     lines = []
-    letter = "B" if curve[0].axis == "batch" else "N"
+    letter = {"tokens": "N", "resolution": "s", "batch": "B"}[curve[0].axis]
     labels = list(dict.fromkeys(one.label for one in curve))
     width = max(map(len, labels))
     for label in labels:

@@ -46,7 +46,7 @@ def page(sweep: Run | None, trainings: Sequence[Run], *, command: Sequence[str],
     baseline = sweep.baseline if sweep else None
     data = {"most": _MOST_ROWS, "sweep": None, "trainings": charts.training_data(series) if series else None}
     if frame is not None:
-        data["sweep"] = charts.sweep_data(frame, baseline=baseline)
+        data["sweep"] = charts.sweep_data(frame, baseline=baseline, patch=sweep.patch if sweep else None)
     script, plotly = "".join(map(_asset, _SCRIPTS)), get_plotlyjs()
     failed, left_out = charts.failures(frame, most=_MOST_FAILURES) if frame is not None else ([], 0)
     found = sorted(sentences(sweep), key=lambda told: SUBJECT not in told) if sweep else []
@@ -89,7 +89,7 @@ def _hash(script: str) -> str:
 
 def _exponents(text: str) -> Markup:
     """The text with what stands after `N^` raised, and nothing else of it as markup."""
-    return Markup(re.sub(r"\b([NB])\^(\d+(?:\.\d+)?)", r"\1<sup>\2</sup>", str(escape(text))))
+    return Markup(re.sub(r"\b([NBs])\^(\d+(?:\.\d+)?)", r"\1<sup>\2</sup>", str(escape(text))))
 
 
 def _listed(names: Iterable[Any], *, what: str) -> str:

@@ -21,7 +21,7 @@ COLUMNS = ("ratio.median", "ratio.ci_low", "ratio.ci_high")
 EXACT = 0.005  # an interval of an exponent that its two decimals do not show
 FITTED = ("latency", "memory")
 COSTS = ("latency", "memory", "flops")
-SHORT = {"latency": "latency", "memory": "memory", "flops": "FLOPs"}
+SHORT = {"latency": "latency", "memory": "memory", "flops": "FLOPs", "energy": "energy"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,12 @@ class Laws:
             return Cell(text=f"up to {size}")
         ends = ", ".join("–" if end is None else str(end) for end in (low, high))
         return Cell(text=str(size), value=size, low=low, high=high, interval=f"[{ends}]")
+
+    def efficiency_length(self, row: Mapping[str, Any], quantity: str) -> Cell:
+        """The same by a straight line and the baseline's parabola."""
+        crossing = next((one for one in self.crossings if one.quantity == quantity and _is_of(one, row)), None)
+        length = _rounded(crossing.efficiency_length) if crossing else None
+        return Cell() if length is None else Cell(text=str(length), value=length)
 
 
 def table(frame: pd.DataFrame, run: Run, laws: Laws) -> Table:

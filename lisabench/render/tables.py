@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lisabench.files import write_whole
-from lisabench.render import cost_table, families, latex, markdown, summary_table, training_table
+from lisabench.render import cost_table, crossover_table, families, latex, markdown, summary_table, training_table
 from lisabench.render.curves import complete, cut, cuts
 from lisabench.render.tabular import Table
 from lisabench.results import Run
@@ -21,7 +21,7 @@ def write_tables(run: Run | None, trainings: Sequence[Run], folder: Path, *, fra
     """Writes FOLDER/<name>.tex, .md and .csv and the caption as <name>-caption.txt and .tex, for every table; returns the paths.
 
     Of a sweep: `latency`, `memory`, `flops` and, where it was measured, `energy` by number of tokens, `latency-intervals`, and `summary`
-    (growth, crossovers with the baseline, costs at one size); of trainings `accuracy`. What is longer than a page is cut between
+    (growth, crossovers with the baseline, costs at one size) and with a baseline `crossovers`; of trainings `accuracy`. What is longer than a page is cut between
     workloads, into tables whose names end in a number or, as those of figures, in the workload.
 
     `frame` is the sweep's, where that has been made already.
@@ -45,6 +45,8 @@ def _of_sweep(run: Run, frame: pd.DataFrame) -> Iterator[Table]:
         costs = [cost for cost in cost_table.COSTS if cost != "energy" or rows["energy_j"].notna().any()]
         tables = [cost_table.table(rows, cost, run.environments) for cost in costs]
         tables += [cost_table.table(rows, "latency", run.environments, intervals=True), summary_table.table(rows, run, laws)]
+        crossovers = crossover_table.table(rows, run, laws)
+        tables += [crossovers] if crossovers else []
         yield from (replace(table, name=table.name + end, caption=table.caption + rest) for table in tables)
 
 

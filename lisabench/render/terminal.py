@@ -140,19 +140,26 @@ def notes(run: Run) -> list[Text]:
 
 def _unfinished(run: Run) -> list[Text]:
     """What was not measured, and why; many cells for which the budget had no room stand in one line."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], list[int]] = {}
     for record in run.records:
         if record["status"] != "ok":
-            reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(_tokens(record))
+            reasons.setdefault((f"{run.label(record['op'])} {record['status']}", record["reason"] or ""), []).append(record["tokens"])
     short = {key: where for key, where in reasons.items() if key[1].startswith(f"{BUDGET}:")}
     if len(short) > FEW:
         reasons = {key: where for key, where in reasons.items() if key not in short}
-    lines = [Text(f"{what} at {', '.join(where)} tokens: {why}") for (what, why), where in reasons.items()]
+    lines = [Text(f"{what} at {_sizes(where)}: {why}") for (what, why), where in reasons.items()]
     if len(short) > FEW:
         cells = Counter(tokens for where in short.values() for tokens in where)
-        counted = ", ".join(f"{count} at {tokens}" for tokens, count in cells.items())
+        counted = ", ".join(f"{count} at {tokens:,}" for tokens, count in cells.items())
         lines.append(Text(f"skipped for want of budget: {counted} tokens; a larger --budget and --resume measures them"))
     return lines
+
+
+def _sizes(tokens: Sequence[int]) -> str:
+    """'768 and 784 tokens, 4 cells', '256 to 16,384 tokens'."""
+    sizes = [f"{count:,}" for count in sorted({*tokens})]
+    words = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > FEW else " and ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
+    return f"{words} tokens" + (f", {len(tokens)} cells" if len(tokens) > len(sizes) else "")
 
 
 def _cross_check(run: Run) -> list[Text]:

@@ -1,14 +1,16 @@
 // How cost grows: the charts and the table of a sweep.
 const FIELDS = { device_name: "Device", device: "Device index", scope: "Scope", mode: "Mode", dtype: "Precision", compiled: "Compilation",
   dim: "Width", heads: "Heads", batch: "Batch", grid: "Grid" };
-const AXES = { tokens: ["Tokens N", "tokens"], side: ["Side of the grid √N", "resolution (grid side)"], batch: ["Batch", "batch"] };
 const LOUD = ["oom", "timeout", "crash", "error", "wrong"];
 
-function sweep({ series, places, statuses, reasons, columns, charts }) {
+function sweep({ series, places, statuses, reasons, columns, charts, patch }) {
+  const AXES = { tokens: ["Tokens N", "tokens"],
+    side: patch ? [`Side of the image √(height × width), px; patch ${patch}`, "resolution (image side)"] : ["Side of the grid √N", "resolution (grid side)"],
+    batch: ["Batch", "batch"] };
   const count = columns.series.length;
   const grid = (row) => `${columns.height[row]}×${columns.width[row]}`;
   const field = (name, row) => (name === "batch" ? String(columns.batch[row]) : name === "grid" ? grid(row) : places[columns.place[row]][name]);
-  const size = { tokens: (row) => columns.tokens[row], side: (row) => Math.sqrt(columns.height[row] * columns.width[row]), batch: (row) => columns.batch[row] };
+  const size = { tokens: (row) => columns.tokens[row], side: (row) => (patch || 1) * Math.sqrt(columns.height[row] * columns.width[row]), batch: (row) => columns.batch[row] };
   const oblong = (row) => Math.abs(Math.log(columns.height[row] / columns.width[row]));
   const status = (row) => statuses[columns.status[row]];
   const names = [...Object.keys(places[0]), "batch", "grid"];

@@ -68,6 +68,21 @@ def test_exponents_over_tokens_are_doubled_over_sides() -> None:
     assert of(growths(run(square())), "softmax", axis="resolution").sizes == (16, 32, 64, 128)
 
 
+def test_sentences_tell_the_growth_over_the_side_of_an_image_where_the_patch_is_known() -> None:
+    made = run([*linear(), *square()], patch=16)
+    assert "from 256 to 16,384 tokens (s^4.00 in an image's side s, 256 to 2,048 px), its memory as" in sentences(made)[1]
+    assert "image" not in sentences(run(made.records))[1]
+
+
+def test_an_exponent_over_sides_is_determined_where_that_over_tokens_is() -> None:
+    noisy = [record("softmax", n, 1e-8 * n**2 * factor) for n, factor in zip(SIZES, (1, 1.5, 0.7, 1.2), strict=True)]
+    found = growths(run(noisy, patch=16))
+    tokens, sides = of(found, "softmax"), of(found, "softmax", axis="resolution")
+    assert tokens.law is not None
+    assert tokens.law.ci_high - tokens.law.ci_low > 1
+    assert tokens.determined == sides.determined
+
+
 def test_quantities_are_those_measured_and_exact_ones_have_no_interval() -> None:
     found = growths(run(linear()))
     assert {one.quantity for one in found} == {"latency", "memory", "flops"}
@@ -123,6 +138,7 @@ def test_a_measured_crossing_is_told() -> None:
     assert time.crossover is not None
     assert time.crossover.size == pytest.approx(3000)
     assert (time.extrapolated, time.why) == (None, "")
+    assert time.efficiency_length == pytest.approx(3000, rel=1e-3)
     (first, _) = sentences(run([*linear(), *square()]))
     assert first.startswith("lisa (engine=fft)'s time grows as N^1.00 (")
     assert " from 256 to 16,384 tokens, its memory as N^1.00, its FLOPs as N^2.00; it overtakes softmax at 3,000 tokens" in first

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from lisabench.analysis.scaling import FitError, fit_power_law, local_slopes
+from lisabench.analysis.scaling import FitError, fit_power_law
 from lisabench.analysis.statistics import Array
 from lisabench.errors import InputError, LisaBenchError
 
@@ -206,25 +206,3 @@ def test_bad_settings_are_an_error() -> None:
         fit_power_law([1, 2, 3], [1, 2, 3], confidence=95)
     with pytest.raises(InputError, match="draw"):
         fit_power_law([1, 2, 3], [1, 2, 3], draws=0)
-
-
-def test_local_slopes_are_the_exponent_between_neighbours() -> None:
-    found = local_slopes([4, 1, 2], [64, 1, 4])
-    assert [slope.slope for slope in found] == pytest.approx([2, 4])
-    assert [slope.size for slope in found] == pytest.approx([math.sqrt(2), math.sqrt(8)])
-    assert all(slope.ci_low == slope.slope == slope.ci_high for slope in found)
-
-
-def test_local_slopes_have_intervals_where_samples_tell_the_noise() -> None:
-    samples = [[0.9 * value, value, 1.1 * value] for value in (1.0, 2.0, 4.0)]
-    found = local_slopes([1, 2, 4], [1, 2, 4], samples)
-    assert all(slope.ci_low < slope.slope < slope.ci_high for slope in found)
-    assert found == local_slopes([1, 2, 4], [1, 2, 4], samples)
-    assert local_slopes([1, 2], [1, 2], [[], []])[0].ci_low == 1
-
-
-def test_local_slopes_of_too_little_or_odd_points() -> None:
-    assert local_slopes([], []) == local_slopes([1], [1]) == []
-    assert local_slopes([1, 2, 3, 4, 4], [1, math.nan, 0, 5, 4]) == local_slopes([1, 4], [1, 4])
-    with pytest.raises(FitError, match="2 sizes, 1 values"):
-        local_slopes([1, 2], [1])

@@ -53,7 +53,7 @@ def test_what_is_printed(finished: tuple[Path, subprocess.CompletedProcess[str]]
     assert "lisa" in done.stdout
     assert "/ softmax" in done.stdout
     assert "latency ~ N^" in done.stdout
-    assert done.stderr.splitlines()[-1] == "24 records, 8 figures, 5 tables, report.html and results.csv are in run"
+    assert done.stderr.splitlines()[-1] == "24 records, 8 figures, 6 tables, report.html and results.csv are in run"
     assert "\x1b" not in done.stdout + done.stderr
     assert run.name in done.stderr
 
@@ -108,6 +108,13 @@ def test_quiet_says_results_only(lisabench: Run) -> None:
     done = lisabench("scale", "--op", "linear", "--no-baseline", "--tokens", "16", *SMALL, "--out", "run", "--quiet")
     assert done.stderr == ""
     assert "linear" in done.stdout
+
+
+def test_a_run_over_resolutions_tells_growth_in_pixels(lisabench: Run, tmp_path: Path) -> None:
+    done = lisabench("scale", "--op", "linear", "--no-baseline", "--resolution", "16,32,64", "--patch", "8", *SMALL, "--out", "run")
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["patch"] == 8
+    assert "over the side of the image in pixels" in done.stdout
+    assert "flops ~ s^2.00" in done.stdout
 
 
 @pytest.mark.slow

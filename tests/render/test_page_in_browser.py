@@ -28,7 +28,7 @@ def _sweep(path: Path) -> Run:
     run = write_sweep(path, dict.fromkeys(("lisa", "softmax", OWN), (256, 1024, 4096)), modes=("forward", "train"))
     failure = {"status": "oom", "reason": "out of memory", "latency_s": None, "memory_bytes": None, "flops": None}
     records = [record | failure if record["op"] == "softmax" and record["tokens"] == 4096 else record for record in run.records]
-    return replace(run, plan=run.plan | {"baseline": "softmax"}, records=records)
+    return replace(run, plan=run.plan | {"baseline": "softmax", "patch": 16}, records=records)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,8 @@ def test_axes_and_workload_are_chosen(fresh: Opened) -> None:
     fresh.page.get_by_label("log y").uncheck()
     assert fresh.page.evaluate(f"[{LATENCY}.layout.xaxis.type, {LATENCY}.layout.yaxis.type]") == ["linear", "linear"]
     fresh.page.get_by_label("Horizontal axis").first.select_option("side")
-    assert fresh.page.evaluate(f"{value}.x") == [16, 32, 64]
+    assert fresh.page.evaluate(f"{value}.x") == [256, 512, 1024]
+    assert "px; patch 16" in fresh.page.evaluate(f"{LATENCY}.layout.xaxis.title.text")
 
 
 def test_the_table_is_sorted_and_filtered(fresh: Opened) -> None:

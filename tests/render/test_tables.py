@@ -16,7 +16,7 @@ from lisabench.render.tables import write_tables
 from lisabench.results import Run, joined
 
 SIZES = (256, 4096)  # too few for laws, which take time
-SWEEP = ("latency", "memory", "flops", "latency-intervals", "summary")
+SWEEP = ("latency", "memory", "flops", "latency-intervals", "summary", "crossovers")
 ENDINGS = (".tex", ".md", ".csv", "-caption.txt", "-caption.tex")
 HOSTILE = r"my_op & <b>$x^2$ 100%\foo"
 
@@ -109,6 +109,24 @@ def test_the_summary_compares_with_the_baseline_at_a_size_that_most_have_finishe
     assert rows["lisa"]["cheaper than softmax from: latency"] == "none"
     assert rows["lisa"]["cheaper than softmax from: memory"] == "equal"
     assert common_size(failed(run, "softmax", "oom", tokens=4096).frame(), "softmax") == 1024
+
+
+def test_crossovers_stand_beside_efficiency_lengths(tmp_path: Path) -> None:
+    run = sweep(tmp_path / "run", "softmax", "lisa", "identity", sizes=(256, 1024, 4096, 16384))
+    square = [
+        one | {"latency_s": one["latency_s"] | {"median": 1e-12 * one["tokens"] ** 2, "samples": [1e-12 * one["tokens"] ** 2] * 9}}
+        for one in run.records
+    ]
+    run = replace(run, records=[new if new["op"] == "softmax" else old for new, old in zip(square, run.records, strict=True)])
+    (row,) = read(run, tmp_path, "crossovers")
+    assert row["operator"] == "lisa"
+    assert float(row["latency: cheaper from"]) == pytest.approx(2000, rel=0.02)
+    assert float(row["latency: efficiency length"]) == pytest.approx(2000, rel=0.02)
+    assert row["memory: cheaper from"] == "equal"
+    assert "CAB" in (tmp_path / "crossovers-caption.txt").read_text()
+    assert not (tmp_path / "alone").exists()
+    write_tables(sweep(tmp_path / "other", "softmax"), [], tmp_path / "alone")
+    assert not list((tmp_path / "alone").glob("crossovers*"))
 
 
 @pytest.mark.parametrize("ops", [("softmax",), ("softmax", "lisa", "identity")])

@@ -122,6 +122,17 @@ def test_failures_stand_in_the_table_and_say_why_below() -> None:
     assert "lisa (engine=fft): a reconstruction" in text
 
 
+def test_sizes_of_one_failure_are_told_once_and_many_by_their_ends() -> None:
+    def told(*cells: tuple[int, int]) -> str:
+        failed = [record("lisa", tokens, None, status="oom", reason="too large", batch=batch) for tokens, batch in cells]
+        return "\n".join(line.plain for line in notes(run(failed)))
+
+    assert "oom at 512 and 8,192 tokens, 3 cells: too large" in told((8192, 1), (8192, 2), (512, 1))
+    assert "oom at 256 to 4,096 tokens: too large" in told(
+        *((256 * 2**place + place, 1) for place in range(4)), (300, 1), (301, 1), (4096, 1)
+    )
+
+
 def test_cells_without_budget_are_told_one_by_one_if_few_and_counted_if_many() -> None:
     def skipped(count: int) -> list[Record]:
         why = "budget: cut off after {} s, when its time was up; a larger --budget"
