@@ -119,23 +119,26 @@ def trimmed(record: Record) -> Record:
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
     """The cells of two runs: those finished in both, those finished only before or only now though both have them, and the finished ones
-    that the other run does not have."""
+    that the other run does not have. `changed` are own operators whose files are not the same in both."""
 
     finished: list[tuple[Record, Record]]
     stopped: list[tuple[Record, Record]]
     started: list[tuple[Record, Record]]
     only_base: list[Record]
     only_new: list[Record]
+    changed: list[str]
 
 
 def paired(base: Run, new: Run) -> Pairs:
-    """Cells of equal content: operator, options, an own file's text, and workload.
+    """Cells of equal content: operator, options and workload; an own operator's also where the text of its file has changed, which is
+    what its author wants to compare.
 
     Raises: InputError when both are one run, or share no finished cell; it says what keeps them apart.
     """
     if base.path.resolve() == new.path.resolve():
         raise InputError(f"{str(base.path)!r} and {str(new.path)!r} are the same run; give two runs of the same cells")
     before, after = ({record["cell"]: record for record in run.records} for run in (base, new))
+    changed = _rewritten(before, after)
     both = [(record, after[cell]) for cell, record in before.items() if cell in after]
     pairs = Pairs(
         finished=[pair for pair in both if _finished(pair[0]) and _finished(pair[1])],
@@ -143,11 +146,27 @@ def paired(base: Run, new: Run) -> Pairs:
         started=[pair for pair in both if _finished(pair[1]) and not _finished(pair[0])],
         only_base=[record for cell, record in before.items() if cell not in after and _finished(record)],
         only_new=[record for cell, record in after.items() if cell not in before and _finished(record)],
+        changed=changed,
     )
     if not pairs.finished:
         words = f"{str(base.path)!r} and {str(new.path)!r} share no finished cell: {_why_apart(base, new)}"
         raise InputError(f"{words}; measure the same operators at the same workloads in both")
     return pairs
+
+
+def _rewritten(before: dict[str, Record], after: dict[str, Record]) -> list[str]:
+    """Gives the cells in `after` of own operators whose files have changed the names that they have in `before`; returns the operators."""
+    content = {cell: _content(record) for cell, record in before.items() if cell not in after and ".py:" in record["op"]}
+    earlier = {content: cell for cell, content in content.items()}
+    now = {cell: _content(record) for cell, record in after.items() if cell not in before and ".py:" in record["op"]}
+    partners = {cell: earlier[content] for cell, content in now.items() if content in earlier}
+    for cell, partner in partners.items():
+        after[partner] = after.pop(cell)
+    return sorted({operator_of(after[partner]) for partner in partners.values()})
+
+
+def _content(record: Record) -> tuple[Any, ...]:
+    return operator_of(record), *(_stated(record, name) for name in ("options", *WORKLOAD))
 
 
 def _finished(record: Record) -> bool:
@@ -176,9 +195,7 @@ def _why_apart(base: Run, new: Run) -> str:
         apart = [f"{name} ({_some(old)} and {_some(now)})" for name, (old, now) in held.items() if old.isdisjoint(now)]
         if apart:
             return f"they differ in {', '.join(apart)}"
-    contents = [{(operator_of(record), *(_stated(record, name) for name in ("options", *WORKLOAD))) for record in side} for side in sides]
-    changed = {cell[0] for cell in contents[0] & contents[1]}
-    return f"the files of {_some(changed)} have changed between them" if changed else "no combination of their axes is in both"
+    return "no combination of their axes is in both"
 
 
 def _stated(record: Record, name: str) -> Any:

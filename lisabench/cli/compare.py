@@ -167,7 +167,8 @@ def _print(rows: Sequence[Row], pairs: Pairs, new: Run, *, show_all: bool) -> No
         console.print(
             fitting(console, lambda omitted: _summary(groups, omitted), ("cells", "same", "95% interval"), whole="a wider terminal")
         )
-    lines(console, *_notes(rows, groups), *_failures(pairs, new, show_all=show_all))
+    changed = [f"the file of {' and of '.join(pairs.changed)} has changed between the runs"] if pairs.changed else []
+    lines(console, *changed, *_notes(rows, groups), *_failures(pairs, new, show_all=show_all))
 
 
 def _most_changed(rows: Sequence[Row]) -> list[Row]:

@@ -172,6 +172,19 @@ def test_cells_are_paired_by_content_and_status(tmp_path: Path) -> None:
     assert [[record["tokens"] for record in some] for some in (pairs.only_base, pairs.only_new)] == [[128], [256]]
 
 
+def test_an_own_operator_is_compared_with_what_it_was_before_its_file_changed(tmp_path: Path) -> None:
+    for name, op, content in (("base", "my.py:MyOp", "before"), ("new", "copies/my.py:MyOp", "after"), ("other", "my.py:OtherOp", "after")):
+        made_run(tmp_path / name, {16: 1.0, 32: 1.0}, op=op, content=content)
+    base, new, other = (read_run(tmp_path / name) for name in ("base", "new", "other"))
+    pairs = paired(base, new)
+    assert [(one["tokens"], two["tokens"]) for one, two in pairs.finished] == [(16, 16), (32, 32)]
+    assert (pairs.changed, pairs.only_base, pairs.only_new) == (["MyOp"], [], [])
+    made_run(tmp_path / "same", {16: 1.0, 32: 1.0}, op="my.py:MyOp", content="before")
+    assert paired(base, read_run(tmp_path / "same")).changed == []
+    with pytest.raises(InputError, match="they differ in operators"):
+        paired(base, other)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -179,7 +192,6 @@ def test_cells_are_paired_by_content_and_status(tmp_path: Path) -> None:
         ({"op": "lisa"}, "they differ in operators (linear and lisa)"),
         ({"options": {"$x": "<b>"}}, 'they differ in options ({} and {"$x": "<b>"})'),
         ({"axes": [{"dtype": "bf16", "dim": 64}]}, "they differ in dtype (fp32 and bf16), dim (192 and 64)"),
-        ({"content": "changed"}, "the files of linear have changed between them"),
         ({"medians": {16: "oom", 32: "timeout"}}, "finished (1 oom, 1 timeout)"),
     ],
 )

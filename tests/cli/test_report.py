@@ -149,3 +149,13 @@ def test_a_reader_that_went_away(tmp_path: Path) -> None:
         ["bash", "-c", f"{PROGRAM} report run | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert (told.stdout.strip(), told.stderr) == ("141", "")
+
+
+def test_files_of_an_earlier_report_are_told_and_left(report: Report, tmp_path: Path) -> None:
+    write_sweep(tmp_path / "run", {"lisa": list(SIZES), "softmax": list(SIZES)})
+    assert "earlier" not in report("run", "--format", "svg")[2]
+    assert "earlier" not in report("run", "--format", "svg")[2]
+    code, _, err = report("run", "--format", "pgf")
+    svgs = sorted((tmp_path / "run/figures").glob("*.svg"))
+    assert code == 0
+    assert f"{len(svgs)} files of earlier reports stand beside them, such as figures/{svgs[0].name}" in err
