@@ -59,7 +59,7 @@ def of_crossovers(frame: pd.DataFrame, environments: Environments, *, baseline: 
     yield _crossover(baseline)
     yield (
         f"efficiency length: where a straight line fitted to the operator's cost meets a parabola fitted to that of {baseline} for the last"
-        " time, as CAB (Zhang et al., ICML 2023) defines it; it has no interval and may lie beyond the sizes measured (–: they do not meet)"
+        " time, as CAB (Zhang et al., ICML 2023) defines it; it has no interval and may lie beyond the sizes measured (–: they do not meet, or the operator is quadratic itself)"
     )
     yield f"latency: {_latency(frame)}"
     yield f"memory: {QUANTITIES['memory'].note}"

@@ -11,9 +11,10 @@ from lisabench.render import caption
 from lisabench.render.cost_table import block, labels, records_of
 from lisabench.render.curves import cut
 from lisabench.render.summary_table import SHORT, Laws
-from lisabench.render.tabular import Column, Heading, Table
+from lisabench.render.tabular import Cell, Column, Heading, Table
 from lisabench.results import FLOOR, Run
 
+QUADRATIC = "quadratic"  # the family
 QUANTITIES = ("latency", "memory", "energy")
 
 
@@ -44,4 +45,11 @@ def _columns(names: Sequence[str], rows: pd.DataFrame, laws: Laws, quantities: S
     any_of: dict[str, Mapping[str, Any]] = {}
     for (label, _), record in records_of(rows).items():
         any_of.setdefault(label, record)
-    return [[of(any_of[name], quantity) for name in names] for quantity in quantities for of in (laws.crossover, laws.efficiency_length)]
+    columns = []
+    for quantity in quantities:
+        columns.append([laws.crossover(any_of[name], quantity) for name in names])
+        # CAB compares operators of linear cost with quadratic attention.
+        columns.append(
+            [Cell() if any_of[name]["family"] == QUADRATIC else laws.efficiency_length(any_of[name], quantity) for name in names]
+        )
+    return columns

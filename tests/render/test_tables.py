@@ -123,6 +123,9 @@ def test_crossovers_stand_beside_efficiency_lengths(tmp_path: Path) -> None:
     assert float(row["latency: cheaper from"]) == pytest.approx(2000, rel=0.02)
     assert float(row["latency: efficiency length"]) == pytest.approx(2000, rel=0.02)
     assert row["memory: cheaper from"] == "equal"
+    quadratic = replace(run, plan=run.plan | {"operators": {"lisa": {"family": "quadratic"}}})
+    (row,) = read(quadratic, tmp_path / "quadratic", "crossovers")
+    assert row["latency: efficiency length"] == "–"
     assert "CAB" in (tmp_path / "crossovers-caption.txt").read_text()
     assert not (tmp_path / "alone").exists()
     write_tables(sweep(tmp_path / "other", "softmax"), [], tmp_path / "alone")
