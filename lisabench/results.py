@@ -211,7 +211,7 @@ def _array(name: str, values: Any) -> Any:
 
 def _numbers(values: Sequence[Any]) -> NDArray[Any]:
     """Whole numbers as they are, where none is absent; else floats, NaN for what is absent."""
-    return np.array(values, dtype=float if None in values else None)
+    return np.array(values, dtype=int if {*map(type, values)} == {int} else float)
 
 
 def _columns(name: str, values: Sequence[Any], records: Sequence[Record]) -> dict[str, Any]:
@@ -236,9 +236,11 @@ def _columns(name: str, values: Sequence[Any], records: Sequence[Record]) -> dic
         tokens = [record["batch"] * record["tokens"] for record in records]
         return {name: values, "energy_j_per_token": [v if v is None else v / each for v, each in zip(values, tokens, strict=True)]}
     if {dict, list} & {*map(type, values)}:
-        shared: dict[str, str] = {}  # of many equal texts one is kept
-        texts = (value if not isinstance(value, (dict, list)) else _json(value) for value in values)
-        return {name: [shared.setdefault(text, text) for text in texts]}
+        texts: dict[int, Any] = {}  # records have equal parts in common: one text for all of them
+        for value in values:
+            if id(value) not in texts:
+                texts[id(value)] = _json(value) if isinstance(value, (dict, list)) else value
+        return {name: [texts[id(value)] for value in values]}
     return {name: values}
 
 

@@ -102,6 +102,8 @@ def find_crossover(
         always = _smaller(order)
         return Crossover(size=None, ci_low=None, ci_high=None, before=None, after=None, up_to=up_to, always=always)
 
+    if all(left.size == right.size == 1 for _, left, right in pairs):
+        draws = 1  # exact figures: all draws would be alike
     generator = np.random.default_rng(seed)
     errors = [_errors(left, draws, generator) - _errors(right, draws, generator) for _, left, right in pairs]
     found, orders = _last_crossings(positions, gaps + np.stack(errors, axis=1))
@@ -165,22 +167,29 @@ def _roots(positions: Array, gaps: Array, right: NDArray[np.intp]) -> Array:
     first = np.clip(right - 2, 0, max(count - 4, 0))
     around = first[:, None] + np.arange(min(4, count))
     rows = np.arange(len(gaps))[:, None]
-    nodes, values = positions[around], gaps[rows, around]
+    nodes, terms = positions[around], _divided(positions[around], gaps[rows, around])
     low, high = positions[np.maximum(right - 1, 0)], positions[right]
     sign = np.sign(gaps[rows[:, 0], right])
     for _ in range(30):
         middle = (low + high) / 2
-        beyond = np.sign(_interpolated(nodes, values, middle)) == sign
+        beyond = np.sign(_interpolated(nodes, terms, middle)) == sign
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return high
 
 
-def _interpolated(nodes: Array, values: Array, at: Array) -> Array:
-    """Lagrange's polynomial through each row of (nodes, values), at one position a row."""
-    total = np.zeros(len(at))
-    for place in range(nodes.shape[1]):
-        others = np.delete(nodes, place, axis=1)
-        total += values[:, place] * np.prod((at[:, None] - others) / (nodes[:, [place]] - others), axis=1)
+def _divided(nodes: Array, values: Array) -> Array:
+    """Newton's divided differences of each row: the terms of the polynomial through (nodes, values)."""
+    terms = values.copy()
+    for order in range(1, nodes.shape[1]):
+        terms[:, order:] = (terms[:, order:] - terms[:, order - 1 : -1]) / (nodes[:, order:] - nodes[:, :-order])
+    return terms
+
+
+def _interpolated(nodes: Array, terms: Array, at: Array) -> Array:
+    """The polynomial of each row's terms, at one position a row."""
+    total = terms[:, -1]
+    for place in range(nodes.shape[1] - 2, -1, -1):
+        total = total * (at - nodes[:, place]) + terms[:, place]
     return total
 
 
