@@ -132,9 +132,10 @@ function sweep({ series, places, statuses, reasons, columns, charts, patch }) {
     const rows = chosen();
     const shown = series.map((_, place) => place).filter((place) => !state.hidden.has(place) && rows[place].length);
     const at = [...new Set(shown.flatMap((place) => rows[place].map(size[state.x])))].sort((one, other) => one - other);
-    const step = Math.ceil(at.length / room(drawings[0][0]));
+    const apart = Math.log(at[at.length - 1] / at[0]) / room(drawings[0][0]) * 0.999;
+    const told = at.reduceRight((kept, value) => (kept.length && Math.log(kept[0] / value) < apart ? kept : [value, ...kept]), []);
     const words = (value) => (state.x === "tokens" && value % 1024 === 0 ? `${value / 1024}k` : text(Number(value.toFixed(1)), "plain"));
-    const ticks = state.logX && at.length ? at.filter((_, place) => (at.length - 1 - place) % step === 0).map((value) => [value, words(value)]) : null;
+    const ticks = state.logX && at.length ? told.map((value) => [value, words(value)]) : null;
     charts.forEach((chart, place) => {
       const [drawing, caption] = drawings[place];
       const there = [chart.name, `${chart.name}_low`, `${chart.name}_high`].filter((name) => columns[name]);
