@@ -18,14 +18,12 @@ class KeptSpectra(nn.Module):
     _kept: tuple[Any, tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
     """What the spectra were made from, contents of the parameters then, the spectra."""
 
-    def kept_spectra(
-        self, make: Callable[[], tuple[Tensor, ...]], parameters: Iterable[nn.Parameter], dtype: torch.dtype
-    ) -> tuple[Tensor, ...]:
-        """What `make` gives in `dtype` from these parameters: anew in training or with gradients, else only when they have changed."""
+    def kept_spectra(self, make: Callable[[], tuple[Tensor, ...]], parameters: Iterable[nn.Parameter], kind: Any) -> tuple[Tensor, ...]:
+        """What `make` gives from these parameters: anew in training or with gradients, else only when they, or its `kind` (dtype), change."""
         if self.training or torch.is_grad_enabled():
             return make()
         now = tuple(parameters)
-        state = (dtype, *((p.data_ptr(), p.device, p._version) for p in now))
+        state = (kind, *((p.data_ptr(), p.device, p._version) for p in now))
         # Writing through `.data` leaves no trace in the version; on a CPU the comparison of contents costs next to nothing,
         # on a GPU it would wait for the device.
         if self._kept is not None and self._kept[0] == state and (now[0].is_cuda or all(map(torch.equal, now, self._kept[1]))):

@@ -11,33 +11,34 @@ With D(i,j) = pos(j) - pos(i) on an H x W grid, R patterns, tables P (kernel) an
     kappa[i,j] = sum_r s[i,r] G_r[D(i,j)]         the transformed attention kernel
     y_i        = sum_j kappa[i,j] v_j                                             = sum_r s[i,r] (G_r (*) v)_i
 
-The engines, and how they work, stand in `_lisa_engines.py`.
+The engines, each with how it works, stand in `_lisa_dense.py`, `_lisa_mixed.py` and `_lisa_fft.py`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, fft_flops, in_float32, projection_flops
+from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, in_float32
 from lisabench.operators._grid_fft import (
-    planes_at_a_time,
-    spectrum_bytes,
-    spectrum_product_flops,
     table_spectra,
-    transform_flops,
-    transform_shape,
 )
 from lisabench.operators._kept_spectra import KeptSpectra
-from lisabench.operators._lisa_engines import by_fft, dense
-from lisabench.operators._relative_position import offset_index, table_shape, widened
+from lisabench.operators._lisa_dense import dense, dense_cost
+from lisabench.operators._lisa_fft import by_fft, fft_cost
+from lisabench.operators._lisa_mixed import by_mixed, mixed_cost, mixed_spectra
+from lisabench.operators._relative_position import offset_index, pairwise, table_shape, widened
 
 BOUNDARIES = ("zero", "periodic")
-ENGINES = ("auto", "fft", "dense")
-# Between where the engines cross on CPUs: earlier than this for batch 1 on one thread, later for batch 8
-# (benchmarks/lisa_engines.py prints both). One number serves all shapes for now.
+ENGINES = ("auto", "mixed", "fft", "dense")
+# Where the engines cross (benchmarks/lisa_speed.py prints them side by side). `mixed` has been measured on CPUs only, and its gradients
+# keep too much: on GPUs and for training `dense` gives way to `fft` at one number for all shapes.
 DENSE_UP_TO_TOKENS = 400
+DENSE_BELOW_MIXED = 256  # tokens
+MIXED_UP_TO_SIDES = 208.0  # longer side + 1.6 shorter ones: what its products cost a token
 
 
 def lisa_attention(
@@ -57,7 +58,7 @@ def lisa_attention(
     value: (B, h, N, d_v). grid: (H, W) with H * W = N, any H, W >= 1; H = 1 is the 1-D case.
     kernel_patterns, context_patterns: (h, R, 2H-1, 2W-1); entry [h, r, dy + H-1, dx + W-1] is the weight at offset
     (dy, dx) = pos(j) - pos(i). With boundary "periodic" offsets are taken modulo (H, W) and the tables are (h, R, H, W).
-    engine: "fft", "dense", or "auto", which takes the faster for the shape.
+    engine: "mixed", "fft", "dense", or "auto", which takes the fastest for shape and device.
 
     All five tensors share dtype and device. Half precision is computed in float32: no bfloat16 FFT exists, and sums
     over many tokens overflow float16.
@@ -69,15 +70,27 @@ def lisa_attention(
     dtype = value.dtype
     if dtype in (torch.float16, torch.bfloat16):
         query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
-    if choose_engine(grid, engine) == "dense":
-        return dense(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
-    kernel_spectra, context_spectra = (table_spectra(table, grid, boundary) for table in (kernel_patterns, context_patterns))
-    return by_fft(query, key, value, kernel_spectra, context_spectra, grid, boundary).to(dtype)
+    tensors = query, key, value, kernel_patterns, context_patterns
+    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    found = choose_engine(grid, engine, device=query.device.type, trained=trained)
+    run, prepared = BY_ENGINE[found]
+    kernel, context = (prepared(table, grid, boundary) for table in (kernel_patterns, context_patterns))
+    return run(query, key, value, kernel, context, grid, boundary).to(dtype)
 
 
-def choose_engine(grid: Grid, engine: str = "auto") -> str:
-    """The engine that "auto" means for this grid; any other is itself."""
-    return engine if engine != "auto" else "dense" if grid.tokens <= DENSE_UP_TO_TOKENS else "fft"
+# Each engine, and what makes of a table what it takes: weights of pairs, or spectra.
+BY_ENGINE = {"dense": (dense, pairwise), "mixed": (by_mixed, mixed_spectra), "fft": (by_fft, table_spectra)}
+
+
+def choose_engine(grid: Grid, engine: str = "auto", *, device: str = "cpu", trained: bool = False) -> str:
+    """The engine that "auto" means for this workload, `trained` where gradients are wanted; any other is itself."""
+    if engine != "auto":
+        return engine
+    if device != "cpu" or trained or torch.compiler.is_compiling():  # compiled, the loops of `mixed` would be unrolled
+        return "dense" if grid.tokens <= DENSE_UP_TO_TOKENS else "fft"
+    if grid.tokens <= DENSE_BELOW_MIXED:
+        return "dense"
+    return "mixed" if max(grid) + 1.6 * min(grid) <= MIXED_UP_TO_SIDES else "fft"
 
 
 # --- module ----------------------------------------------------------------------------------------------------------
@@ -88,7 +101,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
 
     prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
     mix: `lisa_attention`. finish: LayerNorm over C (none with norm=False), linear out. The tables start as N(0, 0.02^2).
-    In evaluation without gradients the spectra of the tables are kept, and dropped when the tables change. On a GPU a change
+    In evaluation without gradients the tables' spectra or weights are kept, and dropped when the tables change. On a GPU a change
     through `.data` is not seen: call `eval()` after it.
     """
 
@@ -123,19 +136,20 @@ class LiSA(KeptSpectra, MultiHeadMixer):
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         grid, boundary, engine = self.grid, self.boundary, self.engine
         tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
-        if self.training or torch.is_grad_enabled() or choose_engine(grid, engine) != "fft":
+        if self.training or torch.is_grad_enabled():
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
         _checked(query, key, value, *tables, grid, boundary, engine)
-        kernel_spectra, context_spectra = self._spectra(value.dtype)
-        return by_fft(query, key, value, kernel_spectra, context_spectra, grid, boundary)
+        run, prepared = BY_ENGINE[choose_engine(grid, engine, device=query.device.type)]
+        kernel, context = self._prepared(value.dtype, prepared)
+        return run(query, key, value, kernel, context, grid, boundary)
 
     def finish(self, y: Tensor) -> Tensor:
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
         return merged
 
-    def _spectra(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    def _prepared(self, dtype: torch.dtype, make: Callable[[Tensor, Grid, str], Tensor]) -> tuple[Tensor, ...]:
         tables = self.kernel_patterns, self.context_patterns
-        return self.kept_spectra(lambda: tuple(table_spectra(table.to(dtype), self.grid, self.boundary) for table in tables), tables, dtype)
+        return self.kept_spectra(lambda: tuple(make(table.to(dtype), self.grid, self.boundary) for table in tables), tables, (dtype, make))
 
     def resize(self, grid: tuple[int, int]) -> None:
         """Carries the tables over to another grid, so that a trained model can change its resolution.
@@ -234,46 +248,19 @@ def dense_reference(module: LiSA, query: Tensor, key: Tensor, value: Tensor, *, 
 
 
 def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: str, engine: str, norm: bool) -> Cost:
-    """FLOPs and bytes of the engine that runs; the FFTs' backward has full complex transforms where the forward has real ones."""
-    grid, item = workload.grid, max(4, workload.item_bytes)
+    """FLOPs and bytes of the engine that runs."""
+    grid = workload.grid
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
     planes, tokens = workload.batch * workload.heads, workload.tokens
     tables = 2 * workload.heads * patterns
     table_numbers = tables * table_shape(grid, boundary)[0] * table_shape(grid, boundary)[1]
     traffic = (planes * tokens * 2 * (d_k + d_v) + table_numbers) * workload.item_bytes
-    if choose_engine(grid, engine) == "dense":
-        square = planes * tokens**2
-        weights = 2 * workload.heads * patterns * tokens**2
-        weighted = 2 * patterns if patterns > 1 else 1  # one pattern is painted back pointwise, without a sum
-        return Cost(
-            mix_flops=2.0 * square * (d_k + d_v + weighted),
-            projection_flops=projection_flops(workload, d_k),
-            transient_bytes=(1.5 * weights + 2.0 * square) * item,
-            saved_bytes=(weights + 2.0 * square) * item,
-            traffic_bytes=traffic,
-        )
-    height, width = transform_shape(grid, boundary)
-    one_way = transform_flops(grid, (height, width))
-    table_way = fft_flops(height * width, real=True)
-    channels = patterns * (d_k + d_v)
-    products = planes * channels * spectrum_product_flops((height, width))
-    sums = 2.0 * planes * patterns * d_k * tokens  # q . (P_r (*) k); the weighted sum over patterns is pointwise
-    # In evaluation the tables' spectra are at hand; in training they are made at every step.
-    spectra = tables * table_way if workload.mode == "train" else 0.0
-    plane_bytes = spectrum_bytes((height, width), max(d_k, d_v), item)
-    at_once = min(planes, planes_at_a_time((height, width), max(d_k, d_v), item, workload.device.partition(":")[0]))
-    return Cost(
-        mix_flops=planes * (d_k + d_v + channels) * one_way + products + sums + spectra,
-        mix_backward_flops=planes * (d_k + d_v) * (one_way + fft_flops(width, grid.height, real=True))
-        + planes * channels * one_way
-        + 2 * (products + sums)
-        + tables * fft_flops(height * width, real=False),
-        projection_flops=projection_flops(workload, d_k),
-        transient_bytes=4.0 * at_once * plane_bytes + planes * tokens * (patterns + d_v) * item * (2 if at_once < planes else 1),
-        # Correlations are kept with the columns that were cropped: their storage is one.
-        saved_bytes=planes * (2.0 * plane_bytes + (grid.height * width * channels + tokens * patterns) * item),
-        traffic_bytes=traffic,
-    )
+    device, trained = workload.device.partition(":")[0], workload.mode == "train"
+    found = choose_engine(grid, engine, device=device, trained=trained)
+    return COSTS[found](workload, patterns, d_k, boundary, traffic)
+
+
+COSTS = {"mixed": mixed_cost, "fft": fft_cost, "dense": dense_cost}
 
 
 OPERATOR = Operator(
@@ -290,5 +277,5 @@ OPERATOR = Operator(
     caveat="a reconstruction from the paper's abstract, not the authors' code",
     cost=cost,
     reference=dense_reference,
-    backend=lambda ran: "fft" if "aten::_fft_r2c" in ran else "dense",
+    backend=lambda ran: "fft" if "aten::_fft_r2c" in ran else "mixed" if "aten::neg" in ran else "dense",
 )

@@ -23,6 +23,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "focused": [{"focusing": 4.5, "key_dim": 5}],
     "efficientvit": [{"kernel_size": 3}],
     "lisa": [
+        {"engine": "mixed"},
+        {"engine": "mixed", "boundary": "periodic"},
         {"engine": "fft"},
         {"engine": "dense"},
         {"engine": "fft", "boundary": "periodic"},

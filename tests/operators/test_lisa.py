@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lisabench.contract import Grid
 from lisabench.measure.memory import trace_call
+from lisabench.operators import _lisa_mixed
 from lisabench.operators._grid_fft import fast_length
 from lisabench.operators.lisa import LiSA, choose_engine, lisa_attention
 
@@ -26,7 +27,7 @@ def tensors(
 @pytest.mark.parametrize("grid", [(1, 1), (1, 11), (6, 1), (4, 9), (13, 5)])
 def test_engines_agree_with_each_other_and_in_their_gradients(grid: tuple[int, int], boundary: str) -> None:
     results = []
-    for engine in ("fft", "dense", "auto"):
+    for engine in ("fft", "dense", "mixed", "auto"):
         given = [t.requires_grad_() for t in tensors(grid, boundary=boundary)]
         out = lisa_attention(*given, grid=grid, boundary=boundary, engine=engine)
         results.append([out, *torch.autograd.grad(out.square().sum(), given)])
@@ -44,7 +45,7 @@ def test_a_delta_pattern_picks_the_neighbour() -> None:
     seen = (query * key).sum(-1, keepdim=True)
     right = torch.zeros_like(value)
     right[:, :, [0, 1, 3, 4]] = value[:, :, [1, 2, 4, 5]]
-    for engine in ("fft", "dense"):
+    for engine in ("fft", "dense", "mixed"):
         out = lisa_attention(query, key, value, kernel, context, grid=grid, engine=engine)
         assert torch.allclose(out, seen * right, atol=1e-12)
 
@@ -63,7 +64,7 @@ def test_periodic_is_translation_equivariant_and_zero_is_not() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("engine", ["fft", "dense"])
+@pytest.mark.parametrize("engine", ["fft", "dense", "mixed"])
 def test_half_precision_is_computed_in_float32(dtype: torch.dtype, engine: str) -> None:
     grid = (12, 10)
     given = [30 * t for t in tensors(grid, dtype=dtype)]
@@ -228,6 +229,31 @@ def test_auto_takes_the_grid_into_account() -> None:
     assert choose_engine(Grid(7, 7)) == "dense"
     assert choose_engine(Grid(128, 128)) == "fft"
     assert choose_engine(Grid(7, 7), "fft") == "fft"
+    assert choose_engine(Grid(20, 20)) == choose_engine(Grid(64, 64)) == choose_engine(Grid(16, 128)) == "mixed"
+    assert choose_engine(Grid(1, 4096)) == "fft"  # its DFT would be a product with a matrix of 4,096 rows
+    assert choose_engine(Grid(64, 64), trained=True) == choose_engine(Grid(64, 64), device="cuda") == "fft"
+
+
+def test_mixed_holds_few_matrices_and_spectra_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of small bounds the values are the same, with a frequency and a sample at a time."""
+    grid = (9, 7)
+    given = tensors(grid)
+    with torch.no_grad():
+        whole = lisa_attention(*given, grid=grid, engine="mixed")
+        for name in ("MATRIX_BYTES", "SPECTRA_BYTES"):
+            monkeypatch.setitem(getattr(_lisa_mixed, name), "cpu", 1)
+        torch.testing.assert_close(lisa_attention(*given, grid=grid, engine="mixed"), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_spectra_that_are_kept_belong_to_their_engine() -> None:
+    torch.manual_seed(0)
+    module, x = LiSA(16, 2, (6, 5)).eval(), torch.randn(2, 30, 16)
+    exact = module(x)
+    with torch.no_grad():
+        for engine in ("dense", "mixed", "fft", "mixed", "dense"):
+            module.engine = engine
+            for _ in range(2):
+                torch.testing.assert_close(module(x), exact, rtol=1e-3, atol=1e-4)
 
 
 def test_fast_length() -> None:
