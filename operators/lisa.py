@@ -38,7 +38,9 @@ ENGINES = ("auto", "mixed", "fft", "dense")
 # keep too much: on GPUs and for training `dense` gives way to `fft` at one number for all shapes.
 DENSE_UP_TO_TOKENS = 400
 DENSE_BELOW_MIXED = 256  # tokens
-MIXED_UP_TO_SIDES = 208.0  # longer side + 1.6 shorter ones: what its products cost a token
+# Longer side + 1.6 shorter ones, which is what the products of `mixed` cost a token: on one thread, and on several, among which FFTs are
+# divided better than its many small products.
+MIXED_UP_TO_SIDES = 208.0, 110.0
 
 
 def lisa_attention(
@@ -90,7 +92,7 @@ def choose_engine(grid: Grid, engine: str = "auto", *, device: str = "cpu", trai
         return "dense" if grid.tokens <= DENSE_UP_TO_TOKENS else "fft"
     if grid.tokens <= DENSE_BELOW_MIXED:
         return "dense"
-    return "mixed" if max(grid) + 1.6 * min(grid) <= MIXED_UP_TO_SIDES else "fft"
+    return "mixed" if max(grid) + 1.6 * min(grid) <= MIXED_UP_TO_SIDES[torch.get_num_threads() > 1] else "fft"
 
 
 # --- module ----------------------------------------------------------------------------------------------------------
