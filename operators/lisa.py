@@ -138,10 +138,12 @@ class LiSA(KeptSpectra, MultiHeadMixer):
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         grid, boundary, engine = self.grid, self.boundary, self.engine
         tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
-        if self.training or torch.is_grad_enabled():
+        found = choose_engine(grid, engine, device=query.device.type)
+        too_large = found == "dense" and grid.tokens > DENSE_BELOW_MIXED  # N x N weights are kept of small grids alone
+        if self.training or torch.is_grad_enabled() or too_large:
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
         _checked(query, key, value, *tables, grid, boundary, engine)
-        run, prepared = BY_ENGINE[choose_engine(grid, engine, device=query.device.type)]
+        run, prepared = BY_ENGINE[found]
         kernel, context = self._prepared(value.dtype, prepared)
         return run(query, key, value, kernel, context, grid, boundary)
 
@@ -259,7 +261,8 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
     traffic = (planes * tokens * 2 * (d_k + d_v) + table_numbers) * workload.item_bytes
     device, trained = workload.device.partition(":")[0], workload.mode == "train"
     found = choose_engine(grid, engine, device=device, trained=trained)
-    return COSTS[found](workload, patterns, d_k, boundary, traffic)
+    # What is no engine is refused by the module, in words.
+    return COSTS.get(found, fft_cost)(workload, patterns, d_k, boundary, traffic)
 
 
 COSTS = {"mixed": mixed_cost, "fft": fft_cost, "dense": dense_cost}

@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "scope": (["--op", "lisa", "--scope", "all"], "valid: mixing, layer"),
     "batch": (["--op", "lisa", "--batch", "-1"], "--batch got '-1'"),
     "option": (["--op", "lisa", "--op-option", "colour=red"], "unknown option"),
-    "option value": (["--op", "lisa", "--op-option", "engine=magic"], "valid: auto, fft, dense"),
+    "option value": (["--op", "lisa", "--op-option", "engine=magic"], "valid: auto, mixed, fft, dense"),
     "budget": (["--op", "lisa", "--budget", "-3"], "--budget got -3"),
     "budget nan": (["--op", "lisa", "--budget", "nan"], "--budget got nan"),
     "cell timeout": (["--op", "lisa", "--cell-timeout", "0"], "--cell-timeout got 0"),

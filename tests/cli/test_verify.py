@@ -193,7 +193,7 @@ def test_wrong_options_are_told_before_anything_runs(lisabench: Run) -> None:
     done = lisabench("verify", "--op", "linear,lisa", "--op-option", "engine=magic")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "valid: auto, fft, dense" in only_error(done)
+    assert "valid: auto, mixed, fft, dense" in only_error(done)
 
 
 def test_what_an_operator_prints_is_no_result(lisabench: Run, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_the_kernel_that_ran_is_recorded(worker: Worker) -> None:
     assert measure(worker, cell("softmax"))["backend"] == "flash"
     assert measure(worker, cell("softmax", dtype="fp64"))["backend"] == "flash"
     assert measure(worker, cell("lisa"))["backend"] == "dense"
-    assert measure(worker, cell("lisa", grid=Grid(32, 32)))["backend"] == "fft"
+    assert measure(worker, cell("lisa", grid=Grid(32, 32)))["backend"] == "mixed"
+    assert measure(worker, cell("lisa", grid=Grid(32, 32), mode="train"))["backend"] == "fft"
     assert measure(worker, cell("linear"))["backend"] is None
     assert {measure(worker, cell(op))["backend"] for op in ("softmax_rpe", "linformer", "sra")} == {"flash"}
     assert measure(worker, cell("softmax_rpe", mode="train"))["backend"] == "math"
