@@ -1,4 +1,4 @@
-"""Spectra of learned tables, kept between calls in evaluation and dropped when the parameters behind them change."""
+"""What is made of learned tables (spectra, weights), kept between calls in evaluation and dropped when the parameters change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ class KeptSpectra(nn.Module):
     """What the spectra were made from, contents of the parameters then, the spectra."""
 
     def kept_spectra(self, make: Callable[[], tuple[Tensor, ...]], parameters: Iterable[nn.Parameter], kind: Any) -> tuple[Tensor, ...]:
-        """What `make` gives from these parameters: anew in training or with gradients, else only when they, or its `kind` (dtype), change."""
+        """What `make` gives from these parameters: anew in training or with gradients, else only when they or `kind` change.
+
+        `kind` is whatever else it depends on: the dtype, the engine.
+        """
         if self.training or torch.is_grad_enabled():
             return make()
         now = tuple(parameters)

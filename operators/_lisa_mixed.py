@@ -10,7 +10,8 @@ A correlation with a table is a product of spectra along one axis and a Toeplitz
 3. The inverse DFT, again one product, of the rows that are wanted; then q . over the channels, or the sum over the patterns.
 
 The Toeplitz matrices are windows that slide over P^; they are written out for so few frequencies at a time that they stay in a core's
-cache. It grows as N^1.5, with a constant so small that FFTs are slower on CPUs up to about 10,000 tokens (benchmarks/lisa_speed.py).
+cache. It grows as N^1.5, with a constant so small that on one thread FFTs are slower up to several thousand tokens, on more threads,
+which share many small products badly, up to fewer (benchmarks/lisa_speed.py).
 """
 
 from __future__ import annotations

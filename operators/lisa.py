@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, in_float32
-from lisabench.operators._grid_fft import (
-    table_spectra,
-)
+from lisabench.operators._grid_fft import table_spectra
 from lisabench.operators._kept_spectra import KeptSpectra
 from lisabench.operators._lisa_dense import dense, dense_cost
 from lisabench.operators._lisa_fft import by_fft, fft_cost
@@ -37,7 +35,7 @@ ENGINES = ("auto", "mixed", "fft", "dense")
 # Where the engines cross (benchmarks/lisa_speed.py prints them side by side). `mixed` has been measured on CPUs only, and its gradients
 # keep too much: on GPUs and for training `dense` gives way to `fft` at one number for all shapes.
 DENSE_UP_TO_TOKENS = 400
-DENSE_BELOW_MIXED = 256  # tokens
+DENSE_BELOW_MIXED = 256  # tokens; up to here the module keeps the N x N weights in evaluation
 # Longer side + 1.6 shorter ones, which is what the products of `mixed` cost a token: on one thread, and on several, among which FFTs are
 # divided better than its many small products.
 MIXED_UP_TO_SIDES = 208.0, 110.0
@@ -72,10 +70,8 @@ def lisa_attention(
     dtype = value.dtype
     if dtype in (torch.float16, torch.bfloat16):
         query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
-    tensors = query, key, value, kernel_patterns, context_patterns
-    trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    found = choose_engine(grid, engine, device=query.device.type, trained=trained)
-    run, prepared = BY_ENGINE[found]
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, kernel_patterns, context_patterns))
+    run, prepared = BY_ENGINE[choose_engine(grid, engine, device=query.device.type, trained=trained)]
     kernel, context = (prepared(table, grid, boundary) for table in (kernel_patterns, context_patterns))
     return run(query, key, value, kernel, context, grid, boundary).to(dtype)
 
@@ -103,7 +99,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
 
     prepare: linear query, key (h * key_dim each) and value (C); query and key L2-normalised per head and token.
     mix: `lisa_attention`. finish: LayerNorm over C (none with norm=False), linear out. The tables start as N(0, 0.02^2).
-    In evaluation without gradients the tables' spectra or weights are kept, and dropped when the tables change. On a GPU a change
+    In evaluation without gradients the tables' spectra (of small grids their weights) are kept, and dropped when the tables change. On a GPU a change
     through `.data` is not seen: call `eval()` after it.
     """
 
@@ -139,7 +135,7 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         grid, boundary, engine = self.grid, self.boundary, self.engine
         tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
         found = choose_engine(grid, engine, device=query.device.type)
-        too_large = found == "dense" and grid.tokens > DENSE_BELOW_MIXED  # N x N weights are kept of small grids alone
+        too_large = found == "dense" and grid.tokens > DENSE_BELOW_MIXED
         if self.training or torch.is_grad_enabled() or too_large:
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
         _checked(query, key, value, *tables, grid, boundary, engine)

@@ -68,7 +68,8 @@ class Crossing:
 
     `crossover` is what the sizes that both were measured at hold, None where they are fewer than 2. `extrapolated` is the number of
     tokens beyond them, up to 16 times the largest, at which the two fitted laws meet, None where they do not or where the intervals
-    of their exponents overlap. `efficiency_length` is CAB's, see `crossover.efficiency_length`. `why` says which of both is meant, or why there is neither; "" for a crossing that was measured.
+    of their exponents overlap. `why` says which of both is meant, or why there is neither; "" for a crossing that was measured.
+    `efficiency_length` is CAB's, see `crossover.efficiency_length`.
     """
 
     op: str

@@ -20,9 +20,9 @@ MOST_ROWS = 55  # of a page, headings of workloads among them
 def write_tables(run: Run | None, trainings: Sequence[Run], folder: Path, *, frame: pd.DataFrame | None = None) -> list[Path]:
     """Writes FOLDER/<name>.tex, .md and .csv and the caption as <name>-caption.txt and .tex, for every table; returns the paths.
 
-    Of a sweep: `latency`, `memory`, `flops` and, where it was measured, `energy` by number of tokens, `latency-intervals`, and `summary`
-    (growth, crossovers with the baseline, costs at one size) and with a baseline `crossovers`; of trainings `accuracy`. What is longer than a page is cut between
-    workloads, into tables whose names end in a number or, as those of figures, in the workload.
+    Of a sweep: `latency`, `memory`, `flops` and, where it was measured, `energy` by number of tokens, `latency-intervals`, `summary`
+    (growth, crossovers with the baseline, costs at one size) and, with a baseline, `crossovers`; of trainings `accuracy`. What is longer
+    than a page is cut between workloads, into tables whose names end in a number or, as those of figures, in the workload.
 
     `frame` is the sweep's, where that has been made already.
 
