@@ -6,10 +6,11 @@ import gc
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, get_all_start_methods, get_context, parent_process
 from pathlib import Path
@@ -59,19 +60,48 @@ def begun(drawings: Sequence[Drawing], folder: Path, formats: Sequence[str]) -> 
         yield (path for drawing in drawings for path in drawing.write(folder, formats))
         return
     prepare()
-    pool = ProcessPoolExecutor(processes, mp_context=get_context(_METHOD), initializer=_begin)
-    try:
-        yield _drawn([(drawing, pool.submit(drawing.write, folder, formats)) for drawing in drawings], folder, formats)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    left, futures = deque(drawings), dict[str, Future[list[Path]]]()
 
+    def feed() -> None:
+        """Gives a process one figure after another, each only when it is free: what nobody has begun the caller can draw, and in a pool
+        whose process was killed no future is left that was cancelled (Python 3.11 cannot close such a pool)."""
+        while left:
+            try:
+                drawing = left.popleft()
+                futures[drawing.name] = pool.submit(drawing.write, folder, formats)
+            except (IndexError, BrokenProcessPool):  # another was quicker, or the pool is no more
+                return
+            wait([futures[drawing.name]])
 
-def _drawn(begun: Sequence[tuple[Drawing, Future[list[Path]]]], folder: Path, formats: Sequence[str]) -> Iterator[Path]:
-    own = {drawing.name: drawing.write(folder, formats) for drawing, future in reversed(begun) if future.cancel()}
-    for drawing, future in begun:
+    with (
+        ProcessPoolExecutor(processes, mp_context=get_context(_METHOD), initializer=_begin) as pool,
+        ThreadPoolExecutor(processes) as feeders,
+    ):
         try:
-            yield from own[drawing.name] if future.cancelled() else future.result()
-        except BrokenProcessPool:  # it was killed, for want of memory say
+            fed = [feeders.submit(feed) for _ in range(processes)]
+            yield _drawn(drawings, left, futures, fed, folder, formats)
+        finally:
+            left.clear()
+
+
+def _drawn(
+    drawings: Sequence[Drawing],
+    left: deque[Drawing],
+    futures: Mapping[str, Future[list[Path]]],
+    fed: Sequence[Future[None]],
+    folder: Path,
+    formats: Sequence[str],
+) -> Iterator[Path]:
+    own: dict[str, list[Path]] = {}
+    while left:
+        with suppress(IndexError):  # a process was quicker
+            drawing = left.pop()
+            own[drawing.name] = drawing.write(folder, formats)
+    wait(fed)
+    for drawing in drawings:
+        try:
+            yield from own[drawing.name] if drawing.name in own else futures[drawing.name].result()
+        except (KeyError, BrokenProcessPool):  # the process was killed, for want of memory say
             yield from drawing.write(folder, formats)
 
 
