@@ -1,6 +1,13 @@
-"""LiSA's engine `fft`: correlates on the grid by FFTs (`_grid_fft.py`); nothing of size N x N, log-linear in N."""
+"""LiSA's engine `fft`: correlates on the grid by FFTs (`_grid_fft.py`); nothing of size N x N, log-linear in N.
+
+Key and value are transformed once, and one inverse transform a pattern follows, so that no more than one pattern's plane is held at a time. In
+the backward each pattern's weighted plane is transformed and the products with the tables' spectra are summed before one inverse
+transform; products with the value's spectrum, summed over the channels, are the spectra of the tables' gradients.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,72 +18,97 @@ from lisabench.operators._grid_fft import (
     planes_at_a_time,
     spectrum_bytes,
     spectrum_product_flops,
+    table_of_spectra,
+    table_spectra,
     transform,
+    transform_back,
     transform_flops,
     transform_shape,
 )
+from lisabench.operators._lisa_engine import Engine
 
 
-def by_fft(query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, context_spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
-    """LiSA from the spectra of its tables, (B, h, N, d_v): as many samples and heads at a time as CHUNK_BYTES hold the spectra of."""
+def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
     shape = transform_shape(grid, boundary)
-    batch, heads, _, channels = value.shape
-    planes = planes_at_a_time(shape, max(channels, query.shape[-1]), query.element_size(), query.device.type)
-    samples, heads_each = max(1, planes // heads), min(planes, heads)
-    if samples >= batch and heads_each == heads:
-        return _planes_by_fft(query, key, value, kernel_spectra, context_spectra, grid, shape)
-    tables = list(zip(kernel_spectra.split(heads_each), context_spectra.split(heads_each), strict=True))
     parts = []
-    for q, k, v in zip(*(t.split(samples) for t in (query, key, value)), strict=True):
-        of_heads = zip(*(t.split(heads_each, dim=1) for t in (q, k, v)), tables, strict=True)
-        parts.append(torch.cat([_planes_by_fft(q, k, v, kernel, context, grid, shape) for q, k, v, (kernel, context) in of_heads], dim=1))
-    return torch.cat(parts)
+    for samples, heads in _chunks(query, grid, shape):
+        q, k = (_planes(t[samples, heads], grid) for t in (query, key))
+        spectrum = transform(k, shape)
+        seen = [(q * correlate(spectrum, table, grid, shape)).sum(-1) for table in spectra[heads].unbind(1)]
+        parts.append(torch.stack(seen, dim=2).flatten(3))
+    return _joined(parts, query)
 
 
-def _planes_by_fft(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    kernel_spectra: Tensor,
-    context_spectra: Tensor,
-    grid: Grid,
-    shape: tuple[int, int],
-) -> Tensor:
-    query, key, value = (t.unflatten(2, grid) for t in (query, key, value))  # (B, h, H, W, d)
-    patterns = range(kernel_spectra.shape[1])
-    spectrum = transform(key, shape)
-    seen = [torch.einsum("bhyxd,bhyxd->bhyx", query, correlate(spectrum, kernel_spectra[:, r], grid, shape)) for r in patterns]
-    spectrum = transform(value, shape)
-    out = torch.zeros_like(value)
-    for r in patterns:
-        out = torch.addcmul(out, seen[r].unsqueeze(-1), correlate(spectrum, context_spectra[:, r], grid, shape))
-    return out.flatten(2, 3)
+def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
+    shape = transform_shape(grid, boundary)
+    parts = []
+    for samples, heads in _chunks(value, grid, shape):
+        v, weights = _planes(value[samples, heads], grid), seen[samples, heads].unflatten(-1, grid).unsqueeze(-1)
+        spectrum, y = transform(v, shape), torch.zeros_like(v)
+        for r, table in enumerate(spectra[heads].unbind(1)):
+            y = torch.addcmul(y, weights[:, :, r], correlate(spectrum, table, grid, shape))
+        parts.append(y.flatten(2, 3))
+    return _joined(parts, value)
+
+
+def _transposed(seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> tuple[Tensor, Tensor]:
+    shape = transform_shape(grid, boundary)
+    of_tables, parts = torch.zeros_like(spectra[..., 0]), []
+    for samples, heads in _chunks(value, grid, shape):
+        planes, weights = _planes(x[samples, heads], grid), seen[samples, heads].unflatten(-1, grid).unsqueeze(-1)
+        spectrum = transform(_planes(value[samples, heads], grid), shape)
+        of_value = torch.zeros_like(spectrum)
+        for r, table in enumerate(spectra[heads].unbind(1)):
+            weighted = transform(weights[:, :, r] * planes, shape).conj()
+            of_value += (weighted * table).conj_physical_()
+            of_tables[heads, r] += (weighted * spectrum).sum((0, -1))
+        parts.append(transform_back(of_value, grid, shape).flatten(2, 3))
+    return _joined(parts, value), table_of_spectra(of_tables, grid, boundary)
+
+
+FFT = Engine(table_spectra, _seen, _painted, _transposed)
+
+
+def _chunks(x: Tensor, grid: Grid, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+    """Samples and heads of which CHUNK_BYTES hold the spectra, all heads of some samples first."""
+    batch, heads = x.shape[:2]
+    planes = planes_at_a_time(shape, x.shape[-1], x.element_size(), x.device.type)
+    samples, heads_each = max(1, planes // heads), min(planes, heads)
+    for sample in range(0, batch, samples):
+        for head in range(0, heads, heads_each):
+            yield slice(sample, sample + samples), slice(head, head + heads_each)
+
+
+def _planes(x: Tensor, grid: Grid) -> Tensor:
+    return x.unflatten(2, grid)
+
+
+def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Parts of `_chunks` of `like`, (samples, heads, ...), put together."""
+    if len(parts) == 1:
+        return parts[0]
+    heads_each = parts[0].shape[1]
+    across = -(-like.shape[1] // heads_each)
+    return torch.cat([torch.cat(parts[first : first + across], dim=1) for first in range(0, len(parts), across)])
 
 
 def fft_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traffic: float) -> Cost:
-    """FLOPs and bytes; the backward has full complex transforms where the forward has real ones."""
+    """FLOPs and bytes; back, the transforms of the forward are made again and as many for their gradients."""
     grid, item = workload.grid, max(4, workload.item_bytes)
     d_v, planes, tokens = workload.head_dim, workload.batch * workload.heads, workload.tokens
     tables, device, trained = 2 * workload.heads * patterns, workload.device.partition(":")[0], workload.mode == "train"
     height, width = transform_shape(grid, boundary)
-    one_way = transform_flops(grid, (height, width))
-    table_way = fft_flops(height * width, real=True)
-    channels = patterns * (d_k + d_v)
-    products = planes * channels * spectrum_product_flops((height, width))
-    sums = 2.0 * planes * patterns * d_k * tokens  # q . (P_r (*) k); the weighted sum over patterns is pointwise
+    one_way = planes * (d_k + d_v) * transform_flops(grid, (height, width))
+    product = planes * (d_k + d_v) * spectrum_product_flops((height, width))
     # In evaluation the tables' spectra are at hand; in training they are made at every step.
-    spectra = tables * table_way if trained else 0.0
+    spectra = tables * fft_flops(height * width, real=True)
     plane_bytes = spectrum_bytes((height, width), max(d_k, d_v), item)
     at_once = min(planes, planes_at_a_time((height, width), max(d_k, d_v), item, device))
     return Cost(
-        mix_flops=planes * (d_k + d_v + channels) * one_way + products + sums + spectra,
-        mix_backward_flops=planes * (d_k + d_v) * (one_way + fft_flops(width, grid.height, real=True))
-        + planes * channels * one_way
-        + 2 * (products + sums)
-        + tables * fft_flops(height * width, real=False),
+        mix_flops=(1 + patterns) * one_way + patterns * product + (spectra if trained else 0.0),
+        mix_backward_flops=(3 + 2 * patterns) * one_way + 3 * patterns * product + 2 * spectra,
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=4.0 * at_once * plane_bytes + planes * tokens * (patterns + d_v) * item * (2 if at_once < planes else 1),
-        # Correlations are kept with the columns that were cropped: their storage is one.
-        saved_bytes=planes * (2.0 * plane_bytes + (grid.height * width * channels + tokens * patterns) * item),
+        saved_bytes=planes * tokens * patterns * item,
         traffic_bytes=traffic,
     )

@@ -17,11 +17,14 @@ which share many small products badly, up to fewer (benchmarks/lisa_speed.py).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from lisabench.contract import Cost, Grid, Workload, projection_flops
+from lisabench.operators._lisa_engine import Engine, traced
+from lisabench.operators._relative_position import slid, wrapped
 
 # Bytes of Toeplitz matrices written out at once, and of spectra held at once; a GPU's launches cost more than its memory.
 MATRIX_BYTES = {"cpu": 2**19, "gpu": 2**28}
@@ -29,53 +32,119 @@ SPECTRA_BYTES = {"cpu": 2**25, "gpu": 2**29}
 
 
 def mixed_spectra(table: Tensor, grid: Grid, boundary: str) -> Tensor:
-    """Tables (h, R, ...) as `by_mixed` takes them: (h, frequencies, real and imaginary, R, 2 S - 1), offsets along the shorter side last."""
+    """Of tables (h, R, ...): (h, frequencies, real and imaginary, R, 2 S - 1), offsets along the shorter side last."""
     if grid.height > grid.width:
-        table, grid = table.transpose(-1, -2), Grid(grid.width, grid.height)
+        table = table.transpose(-1, -2)
     if boundary == "periodic":
         table = torch.cat((table[..., 1:, :], table), dim=-2)
-        offsets = torch.arange(grid.width)
-    else:
-        offsets = torch.arange(1 - grid.width, grid.width)
-    angle = _angles(offsets, grid.width, boundary)
-    waves = torch.stack((angle.cos(), angle.sin()), dim=1).to(table)
-    return torch.einsum("hryx,fcx->hfcry", table, waves).contiguous()
+    return torch.einsum("hryx,fcx->hfcry", table, _table_waves(max(grid), boundary, table)).contiguous()
 
 
-def by_mixed(
-    query: Tensor, key: Tensor, value: Tensor, kernel_spectra: Tensor, context_spectra: Tensor, grid: Grid, boundary: str
-) -> Tensor:
-    """LiSA from the `mixed_spectra` of its tables, (B, h, N, d_v): a head at a time, as many samples as SPECTRA_BYTES hold."""
-    heads, channels = value.shape[1], value.shape[-1]
-    forth, back = _waves(max(grid), boundary, query)
-    samples = samples_at_a_time(grid, kernel_spectra.shape[3], max(channels, query.shape[-1]), query.element_size(), query.device.type)
-    parts = []
-    for q, k, v in zip(*(t.split(samples) for t in (query, key, value)), strict=True):
-        of_heads = []
-        for head in range(heads):
-            q_h, k_h, v_h = (_lines(t[:, head], grid) for t in (q, k, v))
-            seen = (_correlated(k_h, kernel_spectra[head], forth, back) * q_h.flip(1).unsqueeze(1)).sum(-1, keepdim=True)
-            out = (_correlated(v_h, context_spectra[head], forth, back) * seen).sum(1)
-            of_heads.append(_tokens(out.flip(1), grid))
-        parts.append(torch.stack(of_heads, dim=1))
+def _table_of(of_spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
+    """The transpose of `mixed_spectra`."""
+    table = torch.einsum("hfcry,fcx->hryx", of_spectra, _table_waves(max(grid), boundary, of_spectra))
+    if boundary == "periodic":
+        table = wrapped(table, min(grid), -2)
+    return table.transpose(-1, -2) if grid.height > grid.width else table
+
+
+def _table_waves(long: int, boundary: str, like: Tensor) -> Tensor:
+    """(f, 2, offsets): the conjugate spectrum of a table, because it is correlated with."""
+    angle = _angles(torch.arange(long) if boundary == "periodic" else torch.arange(1 - long, long), long, boundary)
+    return torch.stack((angle.cos(), angle.sin()), dim=1).to(like)
+
+
+def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
+    waves = _waves(max(grid), boundary, query)
+
+    def of_head(head: int, q: Tensor, k: Tensor) -> Tensor:
+        q = _lines(q, grid).flip(1)
+        seen = [(plane * q).sum(-1).flip(1) for plane in _correlated(_lines(k, grid), spectra[head], *waves)]  # (L, S, B) each
+        return _tokens(torch.stack(seen, dim=-1), grid).transpose(1, 2)
+
+    return _by_head(of_head, grid, spectra.shape[3], query, key)
+
+
+def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
+    waves = _waves(max(grid), boundary, value)
+
+    def of_head(head: int, s: Tensor, v: Tensor) -> Tensor:
+        weights, lines = _weights(s, grid), _lines(v, grid)
+        y = torch.zeros_like(lines)
+        for weight, plane in zip(weights, _correlated(lines, spectra[head], *waves), strict=True):
+            y = torch.addcmul(y, weight, plane)
+        return _tokens(y.flip(1), grid)
+
+    return _by_head(of_head, grid, spectra.shape[3], seen, value)
+
+
+def _transposed(seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> tuple[Tensor, Tensor]:
+    waves = _waves(max(grid), boundary, value)
+    of_spectra = torch.zeros_like(spectra)
+
+    def of_head(head: int, s: Tensor, x: Tensor, v: Tensor) -> Tensor:
+        lines = _lines(x, grid).flip(1)
+        planes = (weight * lines for weight in _weights(s, grid))
+        of_value, found = _correlated_transposed(planes, _lines(v, grid), spectra[head], *waves)
+        of_spectra[head] += found
+        return _tokens(of_value, grid)
+
+    of_value = _by_head(of_head, grid, spectra.shape[3], seen, x, value)
+    return of_value, _table_of(of_spectra, grid, boundary)
+
+
+MIXED = Engine(mixed_spectra, _seen, _painted, _transposed)
+
+
+def _by_head(of_head: Callable[..., Tensor], grid: Grid, patterns: int, *given: Tensor) -> Tensor:
+    """of_head(head, *given of that head), a head at a time and as many samples as SPECTRA_BYTES hold."""
+    samples = samples_at_a_time(grid, patterns, max(t.shape[-1] for t in given[-2:]), given[0].element_size(), given[0].device.type)
+    parts = [
+        torch.stack([of_head(head, *(t[:, head] for t in some)) for head in range(given[0].shape[1])], dim=1)
+        for some in zip(*(t.split(samples) for t in given), strict=True)
+    ]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _correlated(x: Tensor, spectra: Tensor, forth: Tensor, back: Tensor) -> Tensor:
-    """(L, S, B, d) with the spectra of a head's tables -> (L, R, S, B, d), the shorter side in reverse order."""
-    long, short, *rest = x.shape
+def _correlated(x: Tensor, spectra: Tensor, forth: Tensor, back: Tensor) -> Iterator[Tensor]:
+    """(L, S, B, d) with the spectra of a head's tables: of each pattern (L, S, B, d), the shorter side in reverse order."""
+    long, short, *_ = x.shape
     frequencies, _, patterns, _ = spectra.shape
-    columns = math.prod(rest)
-    spectrum = (forth @ x.reshape(long, -1)).view(frequencies, 2 * short, columns)
-    step = max(1, matrix_bytes_at_once(x.device.type) // (4 * patterns * short**2 * x.element_size()))
-    if torch.is_grad_enabled():
+    spectrum = (forth @ x.reshape(long, -1)).view(frequencies, 2 * short, -1)
+    step = _frequencies_at_a_time(spectra)
+    if torch.is_grad_enabled() or traced():
         blocks = zip(spectra.split(step), spectrum.split(step), strict=True)
         out = torch.cat([torch.bmm(_toeplitz(table, short), part) for table, part in blocks])
     else:
-        out = x.new_empty(frequencies, 2 * patterns * short, columns)
+        out = x.new_empty(frequencies, 2 * patterns * short, spectrum.shape[-1])
         for table, part, place in zip(spectra.split(step), spectrum.split(step), out.split(step), strict=True):
-            place.copy_(torch.bmm(_toeplitz(table, short), part))  # no `out`: fvcore counts none that has it
-    return (back @ out.view(2 * frequencies, -1)).view(long, patterns, short, *rest)
+            torch.bmm(_toeplitz(table, short), part, out=place)
+    for pattern in out.view(2 * frequencies, patterns, -1).unbind(1):
+        yield (back @ pattern).view(x.shape)
+
+
+def _correlated_transposed(planes: Iterable[Tensor], x: Tensor, spectra: Tensor, forth: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Of gradients to what `_correlated` gives of x: those to x, (L, S, B, d), and those to the spectra."""
+    long, short, *_ = x.shape
+    frequencies, _, patterns, _ = spectra.shape
+    spectrum = (forth @ x.reshape(long, -1)).view(frequencies, 2 * short, -1)
+    arrived = x.new_empty(2 * frequencies, patterns, x[0].numel())
+    for plane, place in zip(planes, arrived.unbind(1), strict=True):
+        torch.mm(back.T, plane.reshape(long, -1), out=place)
+    arrived = arrived.view(frequencies, 2 * patterns * short, -1)
+    step = _frequencies_at_a_time(spectra)
+    of_x, of_spectra = torch.empty_like(spectrum), torch.empty_like(spectra)
+    blocks = (t.split(step) for t in (spectra, spectrum, arrived, of_x, of_spectra))
+    for table, part, gradient, place, table_place in zip(*blocks, strict=True):
+        torch.bmm(_toeplitz(table, short).transpose(1, 2), gradient, out=place)
+        table_place.copy_(_toeplitz_transposed(torch.bmm(gradient, part.transpose(1, 2)), patterns, short))
+    return (forth.T @ of_x.view(2 * frequencies, -1)).view(x.shape), of_spectra
+
+
+def _frequencies_at_a_time(spectra: Tensor) -> int:
+    _, _, patterns, offsets = spectra.shape
+    a_matrix = patterns * (offsets + 1) ** 2 * spectra.element_size()
+    return max(1, matrix_bytes_at_once(spectra.device.type) // a_matrix)
 
 
 def _toeplitz(spectra: Tensor, short: int) -> Tensor:
@@ -84,6 +153,14 @@ def _toeplitz(spectra: Tensor, short: int) -> Tensor:
     real, imaginary = windows.unbind(1)
     rows = torch.stack((torch.stack((real, -imaginary), dim=-2), torch.stack((imaginary, real), dim=-2)), dim=1)
     return rows.flatten(-2).flatten(1, 3)
+
+
+def _toeplitz_transposed(matrices: Tensor, patterns: int, short: int) -> Tensor:
+    """The transpose of `_toeplitz`: (f, 2 R S, 2 S) -> (f, 2, R, 2 S - 1)."""
+    parts = matrices.view(-1, 2, patterns, short, 2, short)
+    real = parts[:, 0, ..., 0, :] + parts[:, 1, ..., 1, :]
+    imaginary = parts[:, 1, ..., 0, :] - parts[:, 0, ..., 1, :]
+    return slid(torch.stack((real, imaginary), dim=1))
 
 
 def _lines(x: Tensor, grid: Grid) -> Tensor:
@@ -95,6 +172,11 @@ def _lines(x: Tensor, grid: Grid) -> Tensor:
 def _tokens(y: Tensor, grid: Grid) -> Tensor:
     """(L, S, B, d) -> (B, N, d)."""
     return (y.permute(2, 0, 1, 3) if grid.height > grid.width else y.permute(2, 1, 0, 3)).flatten(1, 2)
+
+
+def _weights(seen: Tensor, grid: Grid) -> Tensor:
+    """(B, R, N) -> (R, L, S, B, 1), the shorter side in reverse order."""
+    return _lines(seen.transpose(1, 2), grid).movedim(-1, 0).flip(2).unsqueeze(-1)
 
 
 def _angles(places: Tensor, long: int, boundary: str) -> Tensor:
@@ -118,22 +200,21 @@ def _waves(long: int, boundary: str, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mixed_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traffic: float) -> Cost:
-    """Products forth, along the shorter side, and back; the waves have no gradients, the tables and the tokens do."""
+    """Products forth, along the shorter side, and back; in the backward all of them again, and their transposes."""
     grid, item, d_v = workload.grid, max(4, workload.item_bytes), workload.head_dim
     planes, channels = workload.batch * workload.heads, d_k + d_v
     forth, along, back = (planes * channels * each for each in _product_flops(grid, boundary, patterns))
     spectra = 2 * workload.heads * _spectra_flops(grid, boundary, patterns)
-    a_sample = 3 * patterns * workload.tokens * max(d_k, d_v) * item
+    a_sample = (2 * patterns + 3) * workload.tokens * max(d_k, d_v) * item
     samples = min(workload.batch, samples_at_a_time(grid, patterns, max(d_k, d_v), item, workload.device.partition(":")[0]))
-    matrices = 16 * patterns * min(grid) ** 2 * max(grid) * workload.heads * -(-workload.batch // samples) * item
     return Cost(
         mix_flops=forth + along + back + (spectra if workload.mode == "train" else 0.0),
-        mix_backward_flops=forth + 2 * along + back + spectra,
+        mix_backward_flops=3 * forth + 3 * along + 2 * back + 2 * spectra,
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=samples * a_sample
         + planes * workload.tokens * d_v * item
         + matrix_bytes_at_once(workload.device.partition(":")[0]),
-        saved_bytes=matrices + planes * workload.tokens * (2 + patterns) * channels * item,
+        saved_bytes=planes * workload.tokens * patterns * item,
         traffic_bytes=traffic,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lisabench.contract import Grid
 
@@ -64,6 +65,31 @@ def pairwise(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
     windows = bands.unfold(-1, width, 1).transpose(-2, -3)  # (..., y_i, W - 1 - x_i, y_j, x_j)
     turned = windows.index_select(-3, torch.arange(width - 1, -1, -1, device=table.device))
     return turned.flatten(-2).flatten(-3, -2)
+
+
+def pairwise_transposed(weights: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
+    """The sum of (..., N, N) numbers over the pairs of each offset, as a table: the transpose of `pairwise`."""
+    pairs = weights.unflatten(-1, grid).unflatten(-3, grid)  # (..., y_i, x_i, y_j, x_j)
+    of_columns = slid(pairs.transpose(-3, -2).flip(-2))  # (..., y_i, y_j, 2W-1)
+    table = slid(of_columns.movedim(-1, -3).flip(-2)).transpose(-1, -2)
+    if boundary == "periodic":
+        for axis, side in ((-2, grid.height), (-1, grid.width)):
+            table = wrapped(table, side, axis)
+    return table
+
+
+def slid(windows: Tensor) -> Tensor:
+    """The transpose of `unfold(-1, S, 1)`: (..., n, S) -> (..., n + S - 1), of each place the sum over the windows that hold it."""
+    number, size = windows.shape[-2:]
+    # Rows that are one longer than the result stand each a place further right when they are read as rows of its length.
+    skewed = F.pad(windows, (0, number)).flatten(-2)[..., : number * (number + size - 1)]
+    return skewed.unflatten(-1, (number, number + size - 1)).sum(-2)
+
+
+def wrapped(table: Tensor, side: int, axis: int) -> Tensor:
+    """The sum of the offsets 1 - side .. side - 1 along an axis that are equal modulo `side`, 0 first."""
+    below, rest = table.split((side - 1, side), axis)
+    return torch.cat((rest.narrow(axis, 0, 1), rest.narrow(axis, 1, side - 1) + below), axis)
 
 
 def neighbours(grid: Grid, rows: Tensor, window: int) -> tuple[Tensor, Tensor]:

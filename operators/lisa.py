@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, in_float32
-from lisabench.operators._grid_fft import table_spectra
 from lisabench.operators._kept_spectra import KeptSpectra
-from lisabench.operators._lisa_dense import dense, dense_cost
-from lisabench.operators._lisa_fft import by_fft, fft_cost
-from lisabench.operators._lisa_mixed import by_mixed, mixed_cost, mixed_spectra
-from lisabench.operators._relative_position import offset_index, pairwise, table_shape, widened
+from lisabench.operators._lisa_dense import DENSE, dense_cost
+from lisabench.operators._lisa_fft import FFT, fft_cost
+from lisabench.operators._lisa_mixed import MIXED, mixed_cost
+from lisabench.operators._relative_position import offset_index, table_shape, widened
 
 BOUNDARIES = ("zero", "periodic")
 ENGINES = ("auto", "mixed", "fft", "dense")
@@ -71,13 +70,11 @@ def lisa_attention(
     if dtype in (torch.float16, torch.bfloat16):
         query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, kernel_patterns, context_patterns))
-    run, prepared = BY_ENGINE[choose_engine(grid, engine, device=query.device.type, trained=trained)]
-    kernel, context = (prepared(table, grid, boundary) for table in (kernel_patterns, context_patterns))
-    return run(query, key, value, kernel, context, grid, boundary).to(dtype)
+    found = BY_ENGINE[choose_engine(grid, engine, device=query.device.type, trained=trained)]
+    return found.trained(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
 
 
-# Each engine, and what makes of a table what it takes: weights of pairs, or spectra.
-BY_ENGINE = {"dense": (dense, pairwise), "mixed": (by_mixed, mixed_spectra), "fft": (by_fft, table_spectra)}
+BY_ENGINE = {"dense": DENSE, "mixed": MIXED, "fft": FFT}
 
 
 def choose_engine(grid: Grid, engine: str = "auto", *, device: str = "cpu", trained: bool = False) -> str:
@@ -139,9 +136,8 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         if self.training or torch.is_grad_enabled() or too_large:
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
         _checked(query, key, value, *tables, grid, boundary, engine)
-        run, prepared = BY_ENGINE[found]
-        kernel, context = self._prepared(value.dtype, prepared)
-        return run(query, key, value, kernel, context, grid, boundary)
+        kernel, context = self._prepared(value.dtype, BY_ENGINE[found].prepared)
+        return BY_ENGINE[found].run(query, key, value, kernel, context, grid, boundary)
 
     def finish(self, y: Tensor) -> Tensor:
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -34,6 +35,58 @@ def test_engines_agree_with_each_other_and_in_their_gradients(grid: tuple[int, i
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert torch.allclose(first, second, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("boundary", ["zero", "periodic"])
+@pytest.mark.parametrize("engine", ["fft", "dense", "mixed"])
+def test_gradients_are_those_of_differences_and_can_be_differentiated_again(engine: str, boundary: str) -> None:
+    for grid in ((2, 3), (3, 2)):
+        given = [t[:1].requires_grad_() for t in tensors(grid, heads=1, patterns=2, boundary=boundary)]
+        call = partial(lisa_attention, grid=grid, boundary=boundary, engine=engine)
+        assert torch.autograd.gradcheck(call, given)
+        assert torch.autograd.gradgradcheck(call, given)
+
+
+@pytest.mark.parametrize("engine", ["fft", "dense", "mixed"])
+def test_what_is_frozen_has_no_gradient_and_changes_none(engine: str) -> None:
+    grid = (4, 5)
+    whole = [t.requires_grad_() for t in tensors(grid)]
+    all_of_them = torch.autograd.grad(lisa_attention(*whole, grid=grid, engine=engine).square().sum(), whole)
+    for place, exact in enumerate(all_of_them):
+        given = [t.detach().requires_grad_(other == place) for other, t in enumerate(whole)]
+        lisa_attention(*given, grid=grid, engine=engine).square().sum().backward()
+        torch.testing.assert_close(given[place].grad, exact)
+        assert all(t.grad is None for other, t in enumerate(given) if other != place)
+
+
+@pytest.mark.parametrize("engine", ["fft", "dense", "mixed"])
+def test_gradients_by_functional_transforms(engine: str) -> None:
+    grid = (3, 4)
+    given = tensors(grid)
+    by_transform = torch.func.grad(lambda value: lisa_attention(*given[:2], value, *given[3:], grid=grid, engine=engine).square().sum())(
+        given[2]
+    )
+    value = given[2].requires_grad_()
+    (by_backward,) = torch.autograd.grad(lisa_attention(*given[:2], value, *given[3:], grid=grid, engine=engine).square().sum(), value)
+    torch.testing.assert_close(by_transform, by_backward)
+
+
+@pytest.mark.parametrize("engine", ["fft", "dense", "mixed"])
+def test_saved_for_backward_are_the_tokens_and_the_patterns_seen(engine: str) -> None:
+    """Under 8 floats a token and channel: query, key and value are 3, s is R of key_dim, the tables 2 R (2H-1)(2W-1) h in all."""
+    module, saved = LiSA(192, 3, (16, 16), engine=engine), dict[int, int]()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    prepared = [t.detach().requires_grad_() for t in module.prepare(torch.randn(2, 256, 192))]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = module.mix(*prepared)
+    y.sum().backward()
+    tables = module.kernel_patterns.nbytes + module.context_patterns.nbytes
+    tokens = 4 * 2 * 256 * 192
+    assert sum(saved.values()) == 3 * tokens + tokens * 4 // 64 + tables < 8 * tokens
 
 
 def test_a_delta_pattern_picks_the_neighbour() -> None:
