@@ -2,12 +2,12 @@
 
 With s = `seen` and y = `painted` (see `lisa.py`), and dy the gradient that arrives:
 
-    ds[i,r] = dy_i . (G_r (*) v)_i         seen(dy, v, G)           dq_i = sum_r ds[i,r] (P_r (*) k)_i     painted(ds, k, P)
-    dv_j    = sum_i,r s[i,r] G_r[D] dy_i   transposed(s, dy, v, G)  dk_j = sum_i,r ds[i,r] P_r[D] q_i      transposed(ds, q, k, P)
-    dG_r[D] = sum_i,j s[i,r] dy_i . v_j    the same                 dP_r[D] = sum_i,j ds[i,r] q_i . k_j    the same
+    ds[i,r] = dy_i . (G_r (*) v)_i           dq_i    = sum_r ds[i,r] (P_r (*) k)_i
+    dv_j    = sum_i,r s[i,r] G_r[D] dy_i     dk_j    = sum_i,r ds[i,r] P_r[D] q_i
+    dG_r[D] = sum_i,j s[i,r] dy_i . v_j      dP_r[D] = sum_i,j ds[i,r] q_i . k_j
 
-with the sums of the last row over the pairs with D(i,j) = D. So three functions of an engine are forward and backward, and nothing but query,
-key, value, s and the tables is saved.
+with the sums of the last row over the pairs with D(i,j) = D. The first row is `seen` of other tensors, and `painted`; the other rows have one form
+on both sides. So three functions of an engine are forward and backward, and nothing but query, key, value, s and the tables is saved.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ class Engine(NamedTuple):
     """Of query, key and the prepared kernel patterns: s."""
     painted: Callable[[Tensor, Tensor, Tensor, Grid, str], Tensor]
     """Of s, value and the prepared context patterns: y."""
-    transposed: Callable[[Tensor, Tensor, Tensor, Tensor, Grid, str], tuple[Tensor, Tensor]]
-    """Of s, x, value and prepared patterns: the gradients of sum_i x_i . y_i to value and to the table."""
+    gradients: Callable[[Tensor, Tensor, Tensor, Tensor, Grid, str, bool], tuple[Tensor, Tensor, Tensor]]
+    """Of s, x, value, prepared patterns, and whether to be painted: the gradients of sum_i x_i . y_i, y painted of s and value, to s (painted) or x
+    (not: then x is what s was seen from, and value the key), to value and to the table. Nothing of it is differentiable."""
+
+    kept: Callable[[Tensor, Grid, str], Tensor] | None = None
+    """`prepared`, where that is done once for many calls."""
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, kernel: Tensor, context: Tensor, grid: Grid, boundary: str) -> Tensor:
         """y of prepared patterns, differentiable by torch's own rules."""
@@ -87,17 +91,9 @@ class _Recomputed(torch.autograd.Function):
             )
             return None, None, None, *(next(found) if want else None for want in wanted)
         query, key, value, *tables = given
-        dquery = dkey = dvalue = dkernel = dcontext = None
-        context = engine.prepared(tables[1], grid, boundary)
-        if wanted[2] or wanted[4]:
-            dvalue, dcontext = engine.transposed(seen, grad, value, context, grid, boundary)
+        kernel, context = (engine.prepared(table, grid, boundary) for table in tables)
+        dseen, dvalue, dcontext = engine.gradients(seen, grad, value, context, grid, boundary, True)
+        found = dict(zip((2, 4), (dvalue, dcontext), strict=True))
         if wanted[0] or wanted[1] or wanted[3]:
-            dseen = engine.seen(grad, value, context, grid, boundary)
-            del context
-            kernel = engine.prepared(tables[0], grid, boundary)
-            if wanted[0]:
-                dquery = engine.painted(dseen, key, kernel, grid, boundary)
-            if wanted[1] or wanted[3]:
-                dkey, dkernel = engine.transposed(dseen, query, key, kernel, grid, boundary)
-        every = dquery, dkey, dvalue, dkernel, dcontext
-        return None, None, None, *(each if want else None for each, want in zip(every, wanted, strict=True))
+            found |= zip((0, 1, 3), engine.gradients(dseen, query, key, kernel, grid, boundary, False), strict=True)
+        return None, None, None, *(found[place] if want else None for place, want in enumerate(wanted))

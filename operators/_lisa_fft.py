@@ -51,22 +51,31 @@ def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary:
     return _joined(parts, value)
 
 
-def _transposed(seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> tuple[Tensor, Tensor]:
+def _gradients(
+    seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str, painted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     shape = transform_shape(grid, boundary)
-    of_tables, parts = torch.zeros_like(spectra[..., 0]), []
+    of_tables, firsts, parts = torch.zeros_like(spectra[..., 0]), [], []
     for samples, heads in _chunks(value, grid, shape):
         planes, weights = _planes(x[samples, heads], grid), seen[samples, heads].unflatten(-1, grid).unsqueeze(-1)
         spectrum = transform(_planes(value[samples, heads], grid), shape)
-        of_value = torch.zeros_like(spectrum)
+        of_value, of_x, dots = torch.zeros_like(spectrum), torch.zeros_like(planes), []
         for r, table in enumerate(spectra[heads].unbind(1)):
-            weighted = transform(weights[:, :, r] * planes, shape).conj()
-            of_value += (weighted * table).conj_physical_()
+            correlated = correlate(spectrum, table, grid, shape)
+            if painted:
+                dots.append((planes * correlated).sum(-1))
+            else:
+                of_x.addcmul_(weights[:, :, r], correlated)
+            del correlated
+            weighted = transform(weights[:, :, r] * planes, shape).conj_physical_()
             of_tables[heads, r] += (weighted * spectrum).sum((0, -1))
+            of_value += (weighted * table).conj_physical_()
+        firsts.append((torch.stack(dots, dim=2) if painted else of_x).flatten(3 if painted else 2, 4 if painted else 3))
         parts.append(transform_back(of_value, grid, shape).flatten(2, 3))
-    return _joined(parts, value), table_of_spectra(of_tables, grid, boundary)
+    return _joined(firsts, value), _joined(parts, value), table_of_spectra(of_tables, grid, boundary)
 
 
-FFT = Engine(table_spectra, _seen, _painted, _transposed)
+FFT = Engine(table_spectra, _seen, _painted, _gradients)
 
 
 def _chunks(x: Tensor, grid: Grid, shape: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
@@ -106,7 +115,7 @@ def fft_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traffic
     at_once = min(planes, planes_at_a_time((height, width), max(d_k, d_v), item, device))
     return Cost(
         mix_flops=(1 + patterns) * one_way + patterns * product + (spectra if trained else 0.0),
-        mix_backward_flops=(3 + 2 * patterns) * one_way + 3 * patterns * product + 2 * spectra,
+        mix_backward_flops=(2 + 2 * patterns) * one_way + 3 * patterns * product + 2 * spectra,
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=4.0 * at_once * plane_bytes + planes * tokens * (patterns + d_v) * item * (2 if at_once < planes else 1),
         saved_bytes=planes * tokens * patterns * item,

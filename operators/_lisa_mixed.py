@@ -27,7 +27,7 @@ from lisabench.operators._lisa_engine import Engine, traced
 from lisabench.operators._relative_position import slid, wrapped
 
 # Bytes of Toeplitz matrices written out at once, and of spectra held at once; a GPU's launches cost more than its memory.
-MATRIX_BYTES = {"cpu": 2**19, "gpu": 2**28}
+MATRIX_BYTES = {"cpu": 2**20, "gpu": 2**28}
 SPECTRA_BYTES = {"cpu": 2**25, "gpu": 2**29}
 
 
@@ -55,90 +55,102 @@ def _table_waves(long: int, boundary: str, like: Tensor) -> Tensor:
 
 
 def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
-    waves = _waves(max(grid), boundary, query)
+    forth, back = _waves(max(grid), boundary, query)
 
-    def of_head(head: int, q: Tensor, k: Tensor) -> Tensor:
-        q = _lines(q, grid).flip(1)
-        seen = [(plane * q).sum(-1).flip(1) for plane in _correlated(_lines(k, grid), spectra[head], *waves)]  # (L, S, B) each
-        return _tokens(torch.stack(seen, dim=-1), grid).transpose(1, 2)
+    def of_head(head: int, q: Tensor, k: Tensor) -> tuple[Tensor]:
+        lines = _lines(q, grid).flip(1)
+        correlated = _correlated(lines.shape, _spectrum(_lines(k, grid), forth), spectra[head], back)
+        return (_tokens(torch.stack([(plane * lines).sum(-1).flip(1) for plane in correlated], dim=-1), grid).transpose(1, 2),)
 
-    return _by_head(of_head, grid, spectra.shape[3], query, key)
+    return _by_head(of_head, grid, spectra.shape[3], query, key)[0]
 
 
 def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
-    waves = _waves(max(grid), boundary, value)
+    forth, back = _waves(max(grid), boundary, value)
 
-    def of_head(head: int, s: Tensor, v: Tensor) -> Tensor:
-        weights, lines = _weights(s, grid), _lines(v, grid)
-        y = torch.zeros_like(lines)
-        for weight, plane in zip(weights, _correlated(lines, spectra[head], *waves), strict=True):
-            y = torch.addcmul(y, weight, plane)
-        return _tokens(y.flip(1), grid)
+    def of_head(head: int, s: Tensor, v: Tensor) -> tuple[Tensor]:
+        lines = _lines(v, grid)
+        correlated = _correlated(lines.shape, _spectrum(lines, forth), spectra[head], back)
+        return (_tokens(_weighted_sum(_weights(s, grid), correlated, lines).flip(1), grid),)
 
-    return _by_head(of_head, grid, spectra.shape[3], seen, value)
+    return _by_head(of_head, grid, spectra.shape[3], seen, value)[0]
 
 
-def _transposed(seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> tuple[Tensor, Tensor]:
-    waves = _waves(max(grid), boundary, value)
+def _gradients(
+    seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str, painted: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    forth, back = _waves(max(grid), boundary, value)
     of_spectra = torch.zeros_like(spectra)
 
-    def of_head(head: int, s: Tensor, x: Tensor, v: Tensor) -> Tensor:
-        lines = _lines(x, grid).flip(1)
-        planes = (weight * lines for weight in _weights(s, grid))
-        of_value, found = _correlated_transposed(planes, _lines(v, grid), spectra[head], *waves)
+    def of_head(head: int, s: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        weights, lines = _weights(s, grid), _lines(x, grid).flip(1)
+        spectrum = _spectrum(_lines(v, grid), forth)
+        correlated = _correlated(lines.shape, spectrum, spectra[head], back)
+        if painted:
+            first = _tokens(torch.stack([(plane * lines).sum(-1).flip(1) for plane in correlated], dim=-1), grid).transpose(1, 2)
+        else:
+            first = _tokens(_weighted_sum(weights, correlated, lines).flip(1), grid)
+        arrived = lines.new_empty(len(back.T), len(weights), lines[0].numel())
+        for weight, place in zip(weights, arrived.unbind(1), strict=True):
+            torch.mm(back.T, (weight * lines).view(len(back), -1), out=place)
+        of_spectrum, found = _product_gradients(arrived, spectrum, spectra[head])
         of_spectra[head] += found
-        return _tokens(of_value, grid)
+        return first, _tokens((forth.T @ of_spectrum.view(len(forth), -1)).view(lines.shape), grid)
 
-    of_value = _by_head(of_head, grid, spectra.shape[3], seen, x, value)
-    return of_value, _table_of(of_spectra, grid, boundary)
-
-
-MIXED = Engine(mixed_spectra, _seen, _painted, _transposed)
+    first, of_value = _by_head(of_head, grid, spectra.shape[3], seen, x, value)
+    return first, of_value, _table_of(of_spectra, grid, boundary)
 
 
-def _by_head(of_head: Callable[..., Tensor], grid: Grid, patterns: int, *given: Tensor) -> Tensor:
+MIXED = Engine(mixed_spectra, _seen, _painted, _gradients)
+
+
+def _by_head(of_head: Callable[..., tuple[Tensor, ...]], grid: Grid, patterns: int, *given: Tensor) -> tuple[Tensor, ...]:
     """of_head(head, *given of that head), a head at a time and as many samples as SPECTRA_BYTES hold."""
-    samples = samples_at_a_time(grid, patterns, max(t.shape[-1] for t in given[-2:]), given[0].element_size(), given[0].device.type)
-    parts = [
-        torch.stack([of_head(head, *(t[:, head] for t in some)) for head in range(given[0].shape[1])], dim=1)
-        for some in zip(*(t.split(samples) for t in given), strict=True)
-    ]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    samples = samples_at_a_time(grid, patterns, max(t.shape[-1] for t in given[1:]), given[0].element_size(), given[0].device.type)
+    parts = []
+    for some in zip(*(t.split(samples) for t in given), strict=True):
+        of_heads = [of_head(head, *(t[:, head] for t in some)) for head in range(given[0].shape[1])]
+        parts.append([torch.stack(each, dim=1) for each in zip(*of_heads, strict=True)])
+    return tuple(torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True))
 
 
-def _correlated(x: Tensor, spectra: Tensor, forth: Tensor, back: Tensor) -> Iterator[Tensor]:
-    """(L, S, B, d) with the spectra of a head's tables: of each pattern (L, S, B, d), the shorter side in reverse order."""
-    long, short, *_ = x.shape
-    frequencies, _, patterns, _ = spectra.shape
-    spectrum = (forth @ x.reshape(long, -1)).view(frequencies, 2 * short, -1)
-    step = _frequencies_at_a_time(spectra)
+def _spectrum(lines: Tensor, forth: Tensor) -> Tensor:
+    """(L, S, B, d) -> (f, 2 S, B d)."""
+    return (forth @ lines.reshape(len(lines), -1)).view(len(forth) // 2, 2 * lines.shape[1], -1)
+
+
+def _correlated(shape: torch.Size, spectrum: Tensor, spectra: Tensor, back: Tensor) -> Iterator[Tensor]:
+    """A spectrum with those of a head's tables: of each pattern a plane of this shape (L, S, B, d), the shorter side in reverse order."""
+    frequencies, _, patterns, offsets = spectra.shape
+    short, step = (offsets + 1) // 2, _frequencies_at_a_time(spectra)
     if torch.is_grad_enabled() or traced():
         blocks = zip(spectra.split(step), spectrum.split(step), strict=True)
         out = torch.cat([torch.bmm(_toeplitz(table, short), part) for table, part in blocks])
     else:
-        out = x.new_empty(frequencies, 2 * patterns * short, spectrum.shape[-1])
+        out = spectrum.new_empty(frequencies, 2 * patterns * short, spectrum.shape[-1])
         for table, part, place in zip(spectra.split(step), spectrum.split(step), out.split(step), strict=True):
             torch.bmm(_toeplitz(table, short), part, out=place)
     for pattern in out.view(2 * frequencies, patterns, -1).unbind(1):
-        yield (back @ pattern).view(x.shape)
+        yield (back @ pattern).view(shape)
 
 
-def _correlated_transposed(planes: Iterable[Tensor], x: Tensor, spectra: Tensor, forth: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-    """Of gradients to what `_correlated` gives of x: those to x, (L, S, B, d), and those to the spectra."""
-    long, short, *_ = x.shape
-    frequencies, _, patterns, _ = spectra.shape
-    spectrum = (forth @ x.reshape(long, -1)).view(frequencies, 2 * short, -1)
-    arrived = x.new_empty(2 * frequencies, patterns, x[0].numel())
-    for plane, place in zip(planes, arrived.unbind(1), strict=True):
-        torch.mm(back.T, plane.reshape(long, -1), out=place)
-    arrived = arrived.view(frequencies, 2 * patterns * short, -1)
-    step = _frequencies_at_a_time(spectra)
-    of_x, of_spectra = torch.empty_like(spectrum), torch.empty_like(spectra)
-    blocks = (t.split(step) for t in (spectra, spectrum, arrived, of_x, of_spectra))
+def _weighted_sum(weights: Tensor, planes: Iterable[Tensor], like: Tensor) -> Tensor:
+    total = torch.zeros_like(like)
+    for weight, plane in zip(weights, planes, strict=True):
+        total = torch.addcmul(total, weight, plane)
+    return total
+
+
+def _product_gradients(arrived: Tensor, spectrum: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
+    """Of gradients to the products of a spectrum with those of a head's tables, (2 f, R, S B d): those to either."""
+    frequencies, _, patterns, offsets = spectra.shape
+    short, step = (offsets + 1) // 2, _frequencies_at_a_time(spectra)
+    of_spectrum, of_spectra = torch.empty_like(spectrum), torch.empty_like(spectra)
+    blocks = (t.split(step) for t in (spectra, spectrum, arrived.view(frequencies, 2 * patterns * short, -1), of_spectrum, of_spectra))
     for table, part, gradient, place, table_place in zip(*blocks, strict=True):
         torch.bmm(_toeplitz(table, short).transpose(1, 2), gradient, out=place)
         table_place.copy_(_toeplitz_transposed(torch.bmm(gradient, part.transpose(1, 2)), patterns, short))
-    return (forth.T @ of_x.view(2 * frequencies, -1)).view(x.shape), of_spectra
+    return of_spectrum, of_spectra
 
 
 def _frequencies_at_a_time(spectra: Tensor) -> int:
@@ -166,7 +178,7 @@ def _toeplitz_transposed(matrices: Tensor, patterns: int, short: int) -> Tensor:
 def _lines(x: Tensor, grid: Grid) -> Tensor:
     """(B, N, d) -> (L, S, B, d), the longer side first."""
     planes = x.unflatten(1, grid)
-    return planes.permute(1, 2, 0, 3) if grid.height > grid.width else planes.permute(2, 1, 0, 3)
+    return (planes.permute(1, 2, 0, 3) if grid.height > grid.width else planes.permute(2, 1, 0, 3)).contiguous()
 
 
 def _tokens(y: Tensor, grid: Grid) -> Tensor:
@@ -209,7 +221,7 @@ def mixed_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traff
     samples = min(workload.batch, samples_at_a_time(grid, patterns, max(d_k, d_v), item, workload.device.partition(":")[0]))
     return Cost(
         mix_flops=forth + along + back + (spectra if workload.mode == "train" else 0.0),
-        mix_backward_flops=3 * forth + 3 * along + 2 * back + 2 * spectra,
+        mix_backward_flops=2 * forth + 3 * along + 2 * back + 2 * spectra,
         projection_flops=projection_flops(workload, d_k),
         transient_bytes=samples * a_sample
         + planes * workload.tokens * d_v * item

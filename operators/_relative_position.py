@@ -67,17 +67,6 @@ def pairwise(table: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
     return turned.flatten(-2).flatten(-3, -2)
 
 
-def pairwise_transposed(weights: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:
-    """The sum of (..., N, N) numbers over the pairs of each offset, as a table: the transpose of `pairwise`."""
-    pairs = weights.unflatten(-1, grid).unflatten(-3, grid)  # (..., y_i, x_i, y_j, x_j)
-    of_columns = slid(pairs.transpose(-3, -2).flip(-2))  # (..., y_i, y_j, 2W-1)
-    table = slid(of_columns.movedim(-1, -3).flip(-2)).transpose(-1, -2)
-    if boundary == "periodic":
-        for axis, side in ((-2, grid.height), (-1, grid.width)):
-            table = wrapped(table, side, axis)
-    return table
-
-
 def slid(windows: Tensor) -> Tensor:
     """The transpose of `unfold(-1, S, 1)`: (..., n, S) -> (..., n + S - 1), of each place the sum over the windows that hold it."""
     number, size = windows.shape[-2:]

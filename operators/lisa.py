@@ -136,8 +136,9 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         if self.training or torch.is_grad_enabled() or too_large:
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
         _checked(query, key, value, *tables, grid, boundary, engine)
-        kernel, context = self._prepared(value.dtype, BY_ENGINE[found].prepared)
-        return BY_ENGINE[found].run(query, key, value, kernel, context, grid, boundary)
+        how = BY_ENGINE[found]
+        kernel, context = self._prepared(value.dtype, how.kept or how.prepared)
+        return how.run(query, key, value, kernel, context, grid, boundary)
 
     def finish(self, y: Tensor) -> Tensor:
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
