@@ -118,7 +118,9 @@ class Operator:
     `grid_parameters` is the number of parameters that depends on the grid, "" for none. `symmetries(**options)`: of
     SYMMETRIES those that the whole module keeps: to any permutation of the tokens, to cyclic translation on the grid.
     `needs` says in words which workloads the operator takes, where not all; `refuses` gives the reason why it cannot do
-    one, or None. `backend` names the implementation that ran, from the names of the aten operators that a profiler saw.
+    one, or None; `left_out(device, dtype)` names engines that do not run there, each with the reason. `backend` names the
+    implementation that ran, from the names of the operators that a profiler saw. `settled(workload, **options)`: the options,
+    with what the operator would choose by the workload's shape put in.
     `caveat` is what must stand beside every figure of this operator.
     """
 
@@ -136,7 +138,9 @@ class Operator:
     symmetries: Callable[..., frozenset[str]] = lambda **options: frozenset()
     needs: str = ""
     refuses: Callable[..., str | None] = lambda workload, **options: None
+    left_out: Callable[[torch.device, torch.dtype], Mapping[str, str]] = lambda device, dtype: {}
     backend: Callable[[frozenset[str]], str | None] = lambda ran: None
+    settled: Callable[..., Mapping[str, Any]] = lambda workload, **options: options
     caveat: str = ""
     origin: str = "built in"
 

@@ -84,6 +84,8 @@ def flops_grow_as_stated(operator: Operator, options: Mapping[str, Any], grid: G
 def memory_grows_as_stated(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
     """The exponent of the transient memory that a forward of mix is measured to take is that of the stated order."""
     stated = _stated(operator, options, operator.memory_order)
+    # Of engines that are chosen by shape that of the largest: no law joins what two of them take.
+    options = operator.settled(_workload(operator, options, MEMORY_GRIDS[-1], device, heads=MEMORY_HEADS), **options)
     taken: list[float] = []
     for fine in MEMORY_GRIDS:
         workload = _workload(operator, options, fine, device, heads=MEMORY_HEADS)

@@ -27,6 +27,7 @@ REFERENCE_BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-4}
 # A step so small that a random direction hardly ever crosses the kink of a relu; rounding alone errs by some 1e-8 at it.
 GRADIENT_STEP, GRADIENT_BOUND = 3e-8, 1e-5
 SYMMETRY_BOUND = 1e-10
+DTYPE_NAMES = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 SHAKEN_BY = 0.1
 # Sums over so many tokens of this size overflow float16, and in bfloat16 lose their small terms.
 LARGE_GRID, LARGE_SCALE = Grid(64, 64), 30.0
@@ -50,7 +51,7 @@ def _module(
     operator: Operator, options: Mapping[str, Any], grid: Grid, dtype: torch.dtype, device: str, *, batch: int = BATCH
 ) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=batch, device=device)
+    workload = Workload(grid=grid, dim=DIM, heads=HEADS, batch=batch, dtype=DTYPE_NAMES[dtype], device=device)
     refusal = operator.refuses(workload, **options)
     if refusal:
         raise NotApplicableError(f"refused: {refusal}")

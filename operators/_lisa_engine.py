@@ -37,6 +37,10 @@ class Engine(NamedTuple):
 
     kept: Callable[[Tensor, Grid, str], Tensor] | None = None
     """`prepared`, where that is done once for many calls."""
+    takes_half: bool = False
+    """Whether it takes float16 and bfloat16, and not float32 in their place."""
+    plain: Engine | None = None
+    """What stands in for it where torch must see the operations: under a compiler or a tracer in training, and in second derivatives."""
 
     def run(self, query: Tensor, key: Tensor, value: Tensor, kernel: Tensor, context: Tensor, grid: Grid, boundary: str) -> Tensor:
         """y of prepared patterns, differentiable by torch's own rules."""
@@ -45,12 +49,14 @@ class Engine(NamedTuple):
     def trained(self, query: Tensor, key: Tensor, value: Tensor, kernel: Tensor, context: Tensor, grid: Grid, boundary: str) -> Tensor:
         """y of tables, with the gradients above; these can be differentiated again."""
         given = query, key, value, kernel, context
-        if not any(t.requires_grad for t in given) or torch.compiler.is_compiling() or traced():
-            return self._plainly(given, grid, boundary)
+        if not any(t.requires_grad for t in given):
+            return self._of_tables(given, grid, boundary)
+        if torch.compiler.is_compiling() or traced():
+            return (self.plain or self)._of_tables(given, grid, boundary)
         y: Tensor = _Recomputed.apply(self, grid, boundary, *given)[0]
         return y
 
-    def _plainly(self, given: tuple[Tensor, ...], grid: Grid, boundary: str) -> Tensor:
+    def _of_tables(self, given: tuple[Tensor, ...], grid: Grid, boundary: str) -> Tensor:
         query, key, value, *tables = given
         kernel, context = (self.prepared(table, grid, boundary) for table in tables)
         return self.run(query, key, value, kernel, context, grid, boundary)
@@ -81,19 +87,19 @@ class _Recomputed(torch.autograd.Function):
         *given, seen = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # the gradients are to be differentiated: s is no constant then
-            found = iter(
+            again = iter(
                 torch.autograd.grad(
-                    engine._plainly(tuple(given), grid, boundary),
+                    (engine.plain or engine)._of_tables(tuple(given), grid, boundary),
                     [t for t, want in zip(given, wanted, strict=True) if want],
                     grad,
                     create_graph=True,
                 )
             )
-            return None, None, None, *(next(found) if want else None for want in wanted)
+            return None, None, None, *(next(again) if want else None for want in wanted)
         query, key, value, *tables = given
         kernel, context = (engine.prepared(table, grid, boundary) for table in tables)
         dseen, dvalue, dcontext = engine.gradients(seen, grad, value, context, grid, boundary, True)
-        found = dict(zip((2, 4), (dvalue, dcontext), strict=True))
+        found = {2: dvalue, 4: dcontext}
         if wanted[0] or wanted[1] or wanted[3]:
-            found |= zip((0, 1, 3), engine.gradients(dseen, query, key, kernel, grid, boundary, False), strict=True)
+            found[0], found[1], found[3] = engine.gradients(dseen, query, key, kernel, grid, boundary, False)
         return None, None, None, *(found[place] if want else None for place, want in enumerate(wanted))

@@ -55,7 +55,7 @@ def _table_waves(long: int, boundary: str, like: Tensor) -> Tensor:
 
 
 def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
-    forth, back = _waves(max(grid), boundary, query)
+    forth, back = waves(max(grid), boundary, query)
 
     def of_head(head: int, q: Tensor, k: Tensor) -> tuple[Tensor]:
         lines = _lines(q, grid).flip(1)
@@ -66,7 +66,7 @@ def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str
 
 
 def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str) -> Tensor:
-    forth, back = _waves(max(grid), boundary, value)
+    forth, back = waves(max(grid), boundary, value)
 
     def of_head(head: int, s: Tensor, v: Tensor) -> tuple[Tensor]:
         lines = _lines(v, grid)
@@ -79,7 +79,7 @@ def _painted(seen: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary:
 def _gradients(
     seen: Tensor, x: Tensor, value: Tensor, spectra: Tensor, grid: Grid, boundary: str, painted: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    forth, back = _waves(max(grid), boundary, value)
+    forth, back = waves(max(grid), boundary, value)
     of_spectra = torch.zeros_like(spectra)
 
     def of_head(head: int, s: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ def _angles(places: Tensor, long: int, boundary: str) -> Tensor:
     return 2 * math.pi / length * torch.outer(torch.arange(length // 2 + 1), places).remainder(length).double()
 
 
-def _waves(long: int, boundary: str, like: Tensor) -> tuple[Tensor, Tensor]:
+def waves(long: int, boundary: str, like: Tensor) -> tuple[Tensor, Tensor]:
     """The DFT of `long` real numbers as a matrix (2 f, L), and its inverse (L, 2 f)."""
     angle = _angles(torch.arange(long), long, boundary)
     length = _circular(long, boundary)
@@ -204,8 +204,8 @@ def _waves(long: int, boundary: str, like: Tensor) -> tuple[Tensor, Tensor]:
     weight[0] = 1.0 / length
     if length % 2 == 0:
         weight[-1] = 1.0 / length
-    waves = torch.stack((angle.cos(), -angle.sin()), dim=1)
-    return waves.flatten(0, 1).to(like), (waves * weight).flatten(0, 1).T.contiguous().to(like)
+    both = torch.stack((angle.cos(), -angle.sin()), dim=1)
+    return both.flatten(0, 1).to(like), (both * weight).flatten(0, 1).T.contiguous().to(like)
 
 
 # --- what these cost ---------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def mixed_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traff
     """Products forth, along the shorter side, and back; in the backward all of them again, and their transposes."""
     grid, item, d_v = workload.grid, max(4, workload.item_bytes), workload.head_dim
     planes, channels = workload.batch * workload.heads, d_k + d_v
-    forth, along, back = (planes * channels * each for each in _product_flops(grid, boundary, patterns))
+    forth, along, back = (planes * channels * each for each in product_flops(grid, boundary, patterns))
     spectra = 2 * workload.heads * _spectra_flops(grid, boundary, patterns)
     a_sample = (2 * patterns + 3) * workload.tokens * max(d_k, d_v) * item
     samples = min(workload.batch, samples_at_a_time(grid, patterns, max(d_k, d_v), item, workload.device.partition(":")[0]))
@@ -231,7 +231,7 @@ def mixed_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traff
     )
 
 
-def _product_flops(grid: Grid, boundary: str, patterns: int) -> tuple[float, float, float]:
+def product_flops(grid: Grid, boundary: str, patterns: int) -> tuple[float, float, float]:
     """FLOPs a plane and channel of the products forth, along the shorter side, and back."""
     long, short = max(grid), min(grid)
     frequencies = _circular(long, boundary) // 2 + 1

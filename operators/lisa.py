@@ -17,6 +17,7 @@ The engines, each with how it works, stand in `_lisa_dense.py`, `_lisa_mixed.py`
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,20 +25,19 @@ from torch.nn import functional as F
 
 from lisabench.contract import Cost, Grid, MultiHeadMixer, Operator, Workload, checked_grid, in_float32
 from lisabench.operators._kept_spectra import KeptSpectra
+from lisabench.operators._lisa_arguments import BOUNDARIES, checked, one_of
+from lisabench.operators._lisa_choice import choose
 from lisabench.operators._lisa_dense import DENSE, dense_cost
+from lisabench.operators._lisa_features import Shape
 from lisabench.operators._lisa_fft import FFT, fft_cost
 from lisabench.operators._lisa_mixed import MIXED, mixed_cost
+from lisabench.operators._lisa_triton import TRITON, why_not
 from lisabench.operators._relative_position import offset_index, table_shape, widened
 
-BOUNDARIES = ("zero", "periodic")
-ENGINES = ("auto", "mixed", "fft", "dense")
-# Where the engines cross (benchmarks/lisa_speed.py prints them side by side). `mixed` has been measured on CPUs only, and its gradients
-# keep too much: on GPUs and for training `dense` gives way to `fft` at one number for all shapes.
-DENSE_UP_TO_TOKENS = 400
-DENSE_BELOW_MIXED = 256  # tokens; up to here the module keeps the N x N weights in evaluation
-# Longer side + 1.6 shorter ones, which is what the products of `mixed` cost a token: on one thread, and on several, among which FFTs are
-# divided better than its many small products.
-MIXED_UP_TO_SIDES = 208.0, 110.0
+BY_ENGINE = {"mixed": MIXED, "fft": FFT, "dense": DENSE, "triton": TRITON}
+ENGINES = ("auto", *BY_ENGINE)
+HALF = (torch.float16, torch.bfloat16)
+DENSE_COMPILED_UP_TO = 400  # tokens
 
 
 def lisa_attention(
@@ -57,35 +57,39 @@ def lisa_attention(
     value: (B, h, N, d_v). grid: (H, W) with H * W = N, any H, W >= 1; H = 1 is the 1-D case.
     kernel_patterns, context_patterns: (h, R, 2H-1, 2W-1); entry [h, r, dy + H-1, dx + W-1] is the weight at offset
     (dy, dx) = pos(j) - pos(i). With boundary "periodic" offsets are taken modulo (H, W) and the tables are (h, R, H, W).
-    engine: "mixed", "fft", "dense", or "auto", which takes the fastest for shape and device.
+    engine: "mixed", "fft", "dense", "triton" (NVIDIA GPUs), or "auto", which takes the fastest for shape and device.
 
     All five tensors share dtype and device. Half precision is computed in float32: no bfloat16 FFT exists, and sums
-    over many tokens overflow float16.
+    over many tokens overflow float16. Only "triton" multiplies in bfloat16, and sums in float32.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not go together, or an unknown boundary or engine.
+        ValueError: shapes, dtypes or devices that do not go together, an unknown boundary or engine, or one that does not run here.
     """
-    grid = _checked(query, key, value, kernel_patterns, context_patterns, grid, boundary, engine)
-    dtype = value.dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        query, key, value, kernel_patterns, context_patterns = (t.float() for t in (query, key, value, kernel_patterns, context_patterns))
-    trained = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value, kernel_patterns, context_patterns))
-    found = BY_ENGINE[choose_engine(grid, engine, device=query.device.type, trained=trained)]
+    grid = checked(query, key, value, kernel_patterns, context_patterns, grid, boundary, engine, ENGINES)
+    given = query, key, value, kernel_patterns, context_patterns
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+    dtype, shape = value.dtype, _shape(query, value, kernel_patterns, grid, boundary)
+    found = BY_ENGINE[choose_engine(shape, engine, device=query.device.type, trained=trained)]
+    wide = torch.float32 if dtype in HALF and not found.takes_half else dtype
+    query, key, value, kernel_patterns, context_patterns = (t.to(wide) for t in given)
     return found.trained(query, key, value, kernel_patterns, context_patterns, grid, boundary).to(dtype)
 
 
-BY_ENGINE = {"dense": DENSE, "mixed": MIXED, "fft": FFT}
+def choose_engine(shape: Shape, engine: str = "auto", *, device: str = "cpu", trained: bool = False, kept: bool = False) -> str:
+    """The engine that "auto" means at this shape; any other is itself.
 
-
-def choose_engine(grid: Grid, engine: str = "auto", *, device: str = "cpu", trained: bool = False) -> str:
-    """The engine that "auto" means for this workload, `trained` where gradients are wanted; any other is itself."""
+    trained: gradients are wanted. kept: what is prepared of the tables is at hand.
+    """
     if engine != "auto":
         return engine
-    if device != "cpu" or trained or torch.compiler.is_compiling():  # compiled, the loops of `mixed` would be unrolled
-        return "dense" if grid.tokens <= DENSE_UP_TO_TOKENS else "fft"
-    if grid.tokens <= DENSE_BELOW_MIXED:
-        return "dense"
-    return "mixed" if max(grid) + 1.6 * min(grid) <= MIXED_UP_TO_SIDES[torch.get_num_threads() > 1] else "fft"
+    if torch.compiler.is_compiling():  # the loops of `mixed` would be unrolled
+        return "dense" if shape.grid.tokens <= DENSE_COMPILED_UP_TO else "fft"
+    return choose(shape, device=device, trained=trained, prepared=kept)
+
+
+def _shape(query: Tensor, value: Tensor, table: Tensor, grid: Grid, boundary: str) -> Shape:
+    batch, heads, _, d_k = query.shape
+    return Shape(grid, boundary, batch, heads, table.shape[1], d_k, value.shape[-1], max(4, value.element_size()))
 
 
 # --- module ----------------------------------------------------------------------------------------------------------
@@ -113,8 +117,8 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         norm: bool = True,
     ) -> None:
         super().__init__(dim, num_heads, grid, key_dim=key_dim)
-        _one_of("boundary", boundary, BOUNDARIES)
-        _one_of("engine", engine, ENGINES)
+        one_of("boundary", boundary, BOUNDARIES)
+        one_of("engine", engine, ENGINES)
         if patterns < 1:
             raise ValueError(f"patterns must be 1 or more, got {patterns}")
         self.boundary, self.engine = boundary, engine
@@ -127,18 +131,30 @@ class LiSA(KeptSpectra, MultiHeadMixer):
         query, key, value = super().prepare(x)
         return F.normalize(query, dim=-1).to(value.dtype), F.normalize(key, dim=-1).to(value.dtype), value
 
-    @in_float32
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        grid, boundary, engine = self.grid, self.boundary, self.engine
+        if not BY_ENGINE[self._found(query, value)].takes_half:
+            return self._mixed_in_float32(query, key, value)
+        with torch.autocast(query.device.type, enabled=False):
+            return self._mixed(query, key, value)
+
+    def _mixed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        grid, boundary, engine = self.grid, self.boundary, self._found(query, value)
         tables = self.kernel_patterns.to(value.dtype), self.context_patterns.to(value.dtype)
-        found = choose_engine(grid, engine, device=query.device.type)
-        too_large = found == "dense" and grid.tokens > DENSE_BELOW_MIXED
-        if self.training or torch.is_grad_enabled() or too_large:
+        if not self._keeps:
             return lisa_attention(query, key, value, *tables, grid=grid, boundary=boundary, engine=engine)
-        _checked(query, key, value, *tables, grid, boundary, engine)
-        how = BY_ENGINE[found]
-        kernel, context = self._prepared(value.dtype, how.kept or how.prepared)
-        return how.run(query, key, value, kernel, context, grid, boundary)
+        checked(query, key, value, *tables, grid, boundary, engine, ENGINES)
+        kernel, context = self._prepared(value.dtype, BY_ENGINE[engine].kept or BY_ENGINE[engine].prepared)
+        return BY_ENGINE[engine].run(query, key, value, kernel, context, grid, boundary)
+
+    _mixed_in_float32 = in_float32(_mixed)
+
+    @property
+    def _keeps(self) -> bool:
+        return not (self.training or torch.is_grad_enabled())
+
+    def _found(self, query: Tensor, value: Tensor) -> str:
+        shape = _shape(query, value, self.kernel_patterns, self.grid, self.boundary)
+        return choose_engine(shape, self.engine, device=query.device.type, trained=not self._keeps, kept=self._keeps)
 
     def finish(self, y: Tensor) -> Tensor:
         merged: Tensor = self.out(self.norm(y.transpose(1, 2).flatten(-2)))
@@ -187,50 +203,7 @@ def _interpolation(old: int, new: int, boundary: str) -> Tensor:
     return matrix
 
 
-# --- what is valid, and the description ------------------------------------------------------------------------------
-
-
-def _one_of(name: str, given: str, valid: tuple[str, ...]) -> None:
-    if given not in valid:
-        raise ValueError(f"{name} got {given!r}; valid: {', '.join(valid)}")
-
-
-def _checked(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    kernel_patterns: Tensor,
-    context_patterns: Tensor,
-    grid: tuple[int, int],
-    boundary: str,
-    engine: str,
-) -> Grid:
-    _one_of("boundary", boundary, BOUNDARIES)
-    _one_of("engine", engine, ENGINES)
-    grid = checked_grid(grid)
-    if query.ndim != 4 or 0 in query.shape:
-        raise ValueError(f"query got shape {tuple(query.shape)}; valid: (batch, heads, tokens, channels), none of them 0")
-    batch, heads, tokens = query.shape[:3]
-    if tokens != grid.tokens:
-        raise ValueError(f"grid got {tuple(grid)}, which makes {grid.tokens} tokens; query has {tokens}")
-    if key.shape != query.shape:
-        raise ValueError(f"key got shape {tuple(key.shape)}; valid: that of query, {tuple(query.shape)}")
-    if value.ndim != 4 or value.shape[:3] != query.shape[:3] or 0 in value.shape:
-        raise ValueError(f"value got shape {tuple(value.shape)}; valid: ({batch}, {heads}, {tokens}, channels)")
-    valid = (heads, *table_shape(grid, boundary))
-    for name, table in (("kernel_patterns", kernel_patterns), ("context_patterns", context_patterns)):
-        if table.ndim != 4 or (table.shape[0], *table.shape[2:]) != valid or table.shape[1] != kernel_patterns.shape[1]:
-            shape = f"({heads}, patterns, {valid[1]}, {valid[2]})"
-            raise ValueError(
-                f"{name} got shape {tuple(table.shape)}; valid for boundary {boundary!r} on grid {tuple(grid)}: {shape}, the same patterns in both"
-            )
-    named = {"key": key, "value": value, "kernel_patterns": kernel_patterns, "context_patterns": context_patterns}
-    for name, tensor in named.items():
-        if tensor.dtype != query.dtype or tensor.device != query.device:
-            raise ValueError(f"{name} got {tensor.dtype} on {tensor.device}; valid: that of query, {query.dtype} on {query.device}")
-    if not query.dtype.is_floating_point:
-        raise ValueError(f"query got {query.dtype}; valid: a floating-point dtype")
-    return grid
+# --- the description -------------------------------------------------------------------------------------------------
 
 
 def dense_reference(module: LiSA, query: Tensor, key: Tensor, value: Tensor, *, rows: Tensor) -> Tensor:
@@ -248,17 +221,42 @@ def cost(workload: Workload, *, patterns: int, key_dim: int | None, boundary: st
     """FLOPs and bytes of the engine that runs."""
     grid = workload.grid
     d_k, d_v = workload.head_dim if key_dim is None else key_dim, workload.head_dim
-    planes, tokens = workload.batch * workload.heads, workload.tokens
-    tables = 2 * workload.heads * patterns
-    table_numbers = tables * table_shape(grid, boundary)[0] * table_shape(grid, boundary)[1]
-    traffic = (planes * tokens * 2 * (d_k + d_v) + table_numbers) * workload.item_bytes
-    device, trained = workload.device.partition(":")[0], workload.mode == "train"
-    found = choose_engine(grid, engine, device=device, trained=trained)
+    tables = 2 * workload.heads * patterns * table_shape(grid, boundary)[0] * table_shape(grid, boundary)[1]
+    traffic = (workload.batch * workload.heads * workload.tokens * 2 * (d_k + d_v) + tables) * workload.item_bytes
+    found = settled(workload, patterns=patterns, key_dim=key_dim, boundary=boundary, engine=engine)["engine"]
     # What is no engine is refused by the module, in words.
     return COSTS.get(found, fft_cost)(workload, patterns, d_k, boundary, traffic)
 
 
-COSTS = {"mixed": mixed_cost, "fft": fft_cost, "dense": dense_cost}
+def settled(workload: Workload, *, patterns: int, key_dim: int | None, boundary: str, engine: str, **options: object) -> dict[str, Any]:
+    """The options, with the engine that runs."""
+    d_k, d_v, device = workload.head_dim if key_dim is None else key_dim, workload.head_dim, workload.device.partition(":")[0]
+    trained, item_bytes = workload.mode == "train", max(4, workload.item_bytes)
+    shape = Shape(workload.grid, boundary, workload.batch, workload.heads, patterns, d_k, d_v, item_bytes)
+    found = choose_engine(shape, engine, device=device, trained=trained, kept=not trained)
+    return {"patterns": patterns, "key_dim": key_dim, "boundary": boundary, "engine": found, **options}
+
+
+COSTS = {"mixed": mixed_cost, "fft": fft_cost, "dense": dense_cost, "triton": mixed_cost}
+
+
+def backend(ran: frozenset[str]) -> str:
+    """The engine that ran, by the operations of torch that it alone calls."""
+    if "lisabench::lisa_painted" in ran:
+        return "triton"
+    return "fft" if "aten::_fft_r2c" in ran else "mixed" if "aten::neg" in ran else "dense"
+
+
+def refuses(workload: Workload, *, engine: str, **options: object) -> str | None:
+    """Why the engine does not run in this workload's dtype on its device."""
+    reason = why_not(torch.device(workload.device), workload.torch_dtype) if engine == "triton" else None
+    return f"engine triton does not run here: {reason}" if reason else None
+
+
+def left_out(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """Engines that do not run on this device in this dtype, and why."""
+    reason = why_not(device, dtype)
+    return {"triton": reason} if reason else {}
 
 
 OPERATOR = Operator(
@@ -274,6 +272,10 @@ OPERATOR = Operator(
     symmetries=lambda *, boundary, **options: frozenset({"translation"} if boundary == "periodic" else ()),
     caveat="a reconstruction from the paper's abstract, not the authors' code",
     cost=cost,
+    needs="engine=triton takes an NVIDIA GPU",
+    refuses=refuses,
+    left_out=left_out,
     reference=dense_reference,
-    backend=lambda ran: "fft" if "aten::_fft_r2c" in ran else "mixed" if "aten::neg" in ran else "dense",
+    backend=backend,
+    settled=settled,
 )

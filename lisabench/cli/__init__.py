@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lisabench import __version__
-from lisabench.cli import compare, env, new, ops, report, scale, train_small, verify
+from lisabench.cli import compare, env, new, ops, report, scale, train_small, tune, verify
 from lisabench.errors import LisaBenchError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("ops")(ops.ops)
 app.command("verify")(verify.verify)
 app.command("new")(new.new)
 app.command("env")(env.env)
+app.command("tune")(tune.tune)
 
 BROKEN_PIPE = 141
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

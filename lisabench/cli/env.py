@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ GROUPS = {
     "settings": ("settings",),
     "libraries": ("libraries",),
     "system": ("host", "system", "machine", "container", "python"),
-    "code": ("lisabench", "git", "hash"),
+    "code": ("lisabench", "git", "hash", "lisa_auto"),
 }
 HIDDEN = ("peaks", "absent", "git", "command")
 UNITS = {"w": "W", "mhz": "MHz", "c": "°C", "s": "s"}
@@ -40,6 +41,7 @@ def env(
     check_threads(threads)
     from lisabench.cli.console import results
     from lisabench.measure.kept_peaks import NAMES, PEAK_DTYPES, keep, kept
+    from lisabench.registry import PACKAGE
     from lisabench.run.local import Worker
 
     with Worker(device=resolve_device(device), threads=threads) as worker:
@@ -49,6 +51,7 @@ def env(
     absent = {f"peaks.{name}": _why(name, found["device"], skipped=no_peaks) for name in NAMES if name not in peaks}
     found["absent"] = dict(found.get("absent") or {}) | absent
     found["peaks"] = {name: peaks.get(name) for name in NAMES}
+    found["lisa_auto"] = import_module(f"{PACKAGE}._lisa_choice").chosen_by(found["device"], found["cpu"].get("threads"))
     if as_json:
         print(json.dumps(found))
         return

@@ -63,9 +63,11 @@ def verify(
 
 
 def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as_json: bool) -> None:
+    import torch
+
     from lisabench import registry
-    from lisabench.cli.console import results
-    from lisabench.cli.findings import line, print_count, print_table
+    from lisabench.cli.console import lines, results
+    from lisabench.cli.findings import label, line, print_count, print_table
     from lisabench.laws import LAWS
     from lisabench.laws import verify as verify_operator
 
@@ -86,6 +88,9 @@ def _verify_laws(asked: Sequence[tuple[str, dict[str, Any]]], device: str, *, as
         if len(asked) > 1:
             print_table(console, found)
         print_count(console, found)
+        for name, _ in asked:
+            for engine, reason in registry.load(name).left_out(torch.device(device), torch.float32).items():
+                lines(console, f"{label(name)}: engine {engine} does not run on {device}: {reason}")
     broken = sum(finding.holds is False for findings in found.values() for finding in findings)
     if broken:
         raise LawsBrokenError(f"{broken} {'law is' if broken == 1 else 'laws are'} broken; the lines above say where")

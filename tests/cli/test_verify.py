@@ -109,6 +109,13 @@ def test_laws_of_one_operator_are_a_line_each(lisabench: Run) -> None:
     assert count == f"1 operator: ✓ {len(LAWS)} hold, ✗ 0 broken, – 0 cannot be asked"
 
 
+def test_an_engine_that_does_not_run_here_is_told_with_the_reason(lisabench: Run) -> None:
+    done = lisabench("verify", "--op", "lisa")
+    assert done.returncode == 0
+    last = done.stdout.splitlines()[-1]
+    assert last == "lisa: engine triton does not run on cpu: Triton kernels need an NVIDIA GPU (CUDA), not cpu"
+
+
 def test_laws_of_several_operators_are_a_table(lisabench: Run, own_operators: Path) -> None:
     done = lisabench("verify", "--op", "linear,own.py:Plain,own.py:Raises")
     assert done.returncode == 1

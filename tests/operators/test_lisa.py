@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lisabench.contract import Grid
+from lisabench.contract import Grid, Workload
 from lisabench.measure.memory import trace_call
 from lisabench.operators import _lisa_mixed
 from lisabench.operators._grid_fft import fast_length
+from lisabench.operators._lisa_choice import predicted
+from lisabench.operators._lisa_features import Shape
 from lisabench.operators.lisa import LiSA, choose_engine, lisa_attention
+from lisabench.registry import load
 
 
 def tensors(
@@ -276,20 +279,26 @@ def test_a_module_of_no_shape_is_refused(dim: int, heads: int, grid: tuple[int, 
         LiSA(dim, heads, grid)
 
 
-def test_auto_takes_the_grid_into_account() -> None:
-    assert choose_engine(Grid(7, 7)) == "dense"
-    assert choose_engine(Grid(128, 128)) == "fft"
-    assert choose_engine(Grid(7, 7), "fft") == "fft"
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert choose_engine(Grid(20, 20)) == choose_engine(Grid(64, 64)) == choose_engine(Grid(16, 128)) == "mixed"
-        torch.set_num_threads(2)
-        assert (choose_engine(Grid(20, 20)), choose_engine(Grid(64, 64))) == ("mixed", "fft")
-    finally:
-        torch.set_num_threads(threads)
-    assert choose_engine(Grid(1, 4096)) == "fft"  # its DFT would be a product with a matrix of 4,096 rows
-    assert choose_engine(Grid(64, 64), trained=True) == choose_engine(Grid(64, 64), device="cuda") == "fft"
+def test_auto_is_the_engine_of_the_least_predicted_time_and_another_is_itself() -> None:
+    shape = Shape(Grid(20, 20), "zero", 1, 3, 4, 64, 64, 4)
+    assert choose_engine(shape, "fft") == "fft"
+    for kept, trained in ((True, False), (False, False), (False, True)):
+        seconds = predicted(shape, device="cpu", trained=trained, prepared=kept)
+        assert choose_engine(shape, trained=trained, kept=kept) == min(seconds, key=seconds.__getitem__)
+    assert choose_engine(shape._replace(grid=Grid(1, 2**17))) == "fft"
+
+
+def test_triton_is_refused_with_the_reason_where_it_does_not_run() -> None:
+    given = tensors((3, 4), dtype=torch.float32)
+    with pytest.raises(
+        ValueError, match=r"engine got 'triton', which does not run here: Triton kernels need an NVIDIA GPU.*valid: auto, mixed"
+    ):
+        lisa_attention(*given, grid=(3, 4), engine="triton")
+    operator = load("lisa")
+    workload = Workload(grid=Grid(3, 4), dim=24, heads=2)
+    assert "NVIDIA GPU" in str(operator.refuses(workload, **operator.resolve({"engine": "triton"})))
+    assert operator.refuses(workload, **operator.resolve({})) is None
+    assert "NVIDIA GPU" in operator.left_out(torch.device("cpu"), torch.float32)["triton"]
 
 
 def test_mixed_holds_few_matrices_and_spectra_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
