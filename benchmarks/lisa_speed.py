@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from lisabench.analysis.statistics import median_interval
 from lisabench.contract import Grid, Workload
+from lisabench.measure.allocator import keep_freed_memory
 from lisabench.measure.memory import trace_call
 from lisabench.measure.peaks import measure_peaks
 from lisabench.operators._relative_position import pairwise
@@ -41,7 +42,8 @@ DIM, HEADS = 192, 3
 GRIDS = "14,16,28,32,48,64,96,128,16x64,32x128"
 ENGINES = ("mixed", "fft", "dense", "auto")
 ROUNDS, SECONDS = 7, 0.12  # a round of one way; at least one call
-DENSE_UP_TO, RIVALS = 2304, ("plain", "sdpa")
+DENSE_UP_TO, EINSUM_UP_TO = 4096, 1152  # tokens
+RIVALS = ("plain", "sdpa")
 
 Call = Callable[[], Any]
 
@@ -89,7 +91,7 @@ def ways(grid: Grid, batch: int, *, train: bool) -> dict[str, Call]:
     if not train:
         spectra = tuple(plain_spectra(table.detach(), grid) for table in tables)
         calls["plain"] = _call(lambda *given: plain(*given, spectra, grid), tokens, (), train=False)
-        if grid.tokens <= DENSE_UP_TO / 2:
+        if grid.tokens <= EINSUM_UP_TO:
             weights = tuple(pairwise(table.detach(), grid).contiguous() for table in tables)
             calls["einsum"] = _call(lambda *given: einsum(*given, weights), tokens, (), train=False)
         return calls
@@ -144,6 +146,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_freed_memory()
     random.seed(0)
     lisa = load("lisa")
     peaks = measure_peaks("cpu")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from lisabench.contract import Grid, fft_flops
-from lisabench.operators._grid_fft import planes_at_a_time, spectrum_bytes, transform_flops, transform_shape
+from lisabench.operators._grid_fft import spectrum_bytes, transform_flops, transform_shape
 from lisabench.operators._lisa_dense import rows_of_a_tile
+from lisabench.operators._lisa_fft import chunk_of
 from lisabench.operators._lisa_mixed import matrix_bytes_at_once, samples_at_a_time
 
 MATRIX_BYTES = 2**30  # matrices beyond this are not made, however fast they would be
@@ -115,8 +116,8 @@ def _of_mixed(shape: Shape, device: str, kept: bool) -> dict[str, float]:
 def _of_fft(shape: Shape, device: str, kept: bool) -> dict[str, float]:
     grid, item = shape.grid, shape.item_bytes
     sides = transform_shape(grid, shape.boundary)
-    planes = planes_at_a_time(sides, max(shape.key_dim, shape.value_dim), item, device)
-    chunks = math.ceil(shape.batch / max(1, planes // shape.heads)) * math.ceil(shape.heads / min(planes, shape.heads))
+    sizes = shape.batch, shape.heads, max(shape.key_dim, shape.value_dim)
+    chunks = math.prod(math.ceil(size / step) for size, step in zip(sizes, chunk_of(sizes, sides, item, device), strict=True))
     columns = shape.planes * shape.channels
     return {
         "calls": 1.0,

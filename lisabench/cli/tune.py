@@ -60,7 +60,9 @@ def tune(
     import torch
 
     from lisabench.measure import tuning
+    from lisabench.measure.allocator import keep_freed_memory
 
+    keep_freed_memory()
     path = out or tuning.choice().kept_at()
     if path is None:
         raise InputError("no home folder to keep the table in; give a file with --out")
