@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from lisabench.contract import Cost, Grid, Workload, projection_flops
-from lisabench.operators._lisa_engine import Engine
+from lisabench.operators._lisa_engine import Engine, budget
 from lisabench.operators._relative_position import wrapped
 
 # Bytes of a table's weights, where they are made for one call and where they are kept for many; a GPU's launches cost more than its memory.
-WEIGHT_BYTES = {"cpu": (2**20, 2**21), "gpu": (2**26, 2**26)}
+WEIGHT_BYTES = {"cpu": (2**20, 2**21), "threads": (2**22, 2**22), "gpu": (2**26, 2**26)}
 
 
 def tile_windows(table: Tensor, grid: Grid, boundary: str, *, kept: bool = False) -> Tensor:
@@ -72,9 +72,9 @@ def rows_of_a_tile(grid: Grid, heads: int, patterns: int, item_bytes: int, devic
     height, width = max(grid), min(grid)
     if torch.compiler.is_compiling():
         return height
-    budget = WEIGHT_BYTES["cpu" if device_type == "cpu" else "gpu"][kept]
+    most = budget(WEIGHT_BYTES, device_type)[kept]
     a_row = heads * width**2 * patterns * item_bytes
-    return max((rows for rows in range(1, height + 1) if height % rows == 0 and rows * (2 * height - rows) * a_row <= budget), default=1)
+    return max((rows for rows in range(1, height + 1) if height % rows == 0 and rows * (2 * height - rows) * a_row <= most), default=1)
 
 
 def _seen(query: Tensor, key: Tensor, windows: Tensor, grid: Grid, boundary: str) -> Tensor:

@@ -12,7 +12,7 @@ on both sides. So three functions of an engine are forward and backward, and not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +60,13 @@ class Engine(NamedTuple):
         query, key, value, *tables = given
         kernel, context = (self.prepared(table, grid, boundary) for table in tables)
         return self.run(query, key, value, kernel, context, grid, boundary)
+
+
+def budget(bytes_by_machine: Mapping[str, Any], device_type: str) -> Any:
+    """What is stated for "cpu" with one thread, "threads" with several, among which few large operations are divided best, or "gpu"."""
+    if device_type != "cpu":
+        return bytes_by_machine["gpu"]
+    return bytes_by_machine["threads" if torch.get_num_threads() > 1 else "cpu"]
 
 
 def traced() -> bool:

@@ -25,10 +25,10 @@ from lisabench.operators._grid_fft import (
     transform_flops,
     transform_shape,
 )
-from lisabench.operators._lisa_engine import Engine
+from lisabench.operators._lisa_engine import Engine, budget
 
 # Bytes of spectra held at once. A GPU's launches cost more than its memory.
-CHUNK_BYTES = {"cpu": 2**20, "gpu": 2**29}
+CHUNK_BYTES = {"cpu": 2**20, "threads": 2**23, "gpu": 2**29}
 
 
 def upright_spectra(table: Tensor, grid: Grid, boundary: str) -> Tensor:
@@ -126,7 +126,7 @@ def chunk_of(sizes: tuple[int, int, int], shape: tuple[int, int], item_bytes: in
     samples, heads, channels = sizes
     if torch.compiler.is_compiling():
         return sizes
-    planes = max(1, CHUNK_BYTES["cpu" if device_type == "cpu" else "gpu"] // spectrum_bytes(shape, 1, item_bytes))
+    planes = max(1, budget(CHUNK_BYTES, device_type) // spectrum_bytes(shape, 1, item_bytes))
     return min(samples, max(1, planes // (heads * channels))), min(heads, max(1, planes // channels)), min(channels, planes)
 
 

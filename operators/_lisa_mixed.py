@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from lisabench.contract import Cost, Grid, Workload, projection_flops
-from lisabench.operators._lisa_engine import Engine, traced
+from lisabench.operators._lisa_engine import Engine, budget, traced
 from lisabench.operators._relative_position import slid, wrapped
 
 # Bytes of Toeplitz matrices written out at once, and of spectra held at once; a GPU's launches cost more than its memory.
-MATRIX_BYTES = {"cpu": 2**20, "gpu": 2**28}
-SPECTRA_BYTES = {"cpu": 2**25, "gpu": 2**29}
+MATRIX_BYTES = {"cpu": 2**20, "threads": 2**22, "gpu": 2**28}
+SPECTRA_BYTES = {"cpu": 2**25, "threads": 2**25, "gpu": 2**29}
 
 
 def mixed_spectra(table: Tensor, grid: Grid, boundary: str) -> Tensor:
@@ -248,12 +248,12 @@ def _spectra_flops(grid: Grid, boundary: str, patterns: int) -> float:
 def samples_at_a_time(grid: Grid, patterns: int, channels: int, item_bytes: int, device_type: str) -> int:
     """How many samples' spectra SPECTRA_BYTES hold, at least one."""
     a_sample = 2 * patterns * grid.tokens * channels * item_bytes
-    return max(1, SPECTRA_BYTES["cpu" if device_type == "cpu" else "gpu"] // a_sample)
+    return max(1, budget(SPECTRA_BYTES, device_type) // a_sample)
 
 
 def matrix_bytes_at_once(device_type: str) -> int:
     """Bytes of Toeplitz matrices that are written out at once."""
-    return MATRIX_BYTES["cpu" if device_type == "cpu" else "gpu"]
+    return budget(MATRIX_BYTES, device_type)
 
 
 def _circular(long: int, boundary: str) -> int:

@@ -308,7 +308,8 @@ def test_mixed_holds_few_matrices_and_spectra_at_a_time(monkeypatch: pytest.Monk
     with torch.no_grad():
         whole = lisa_attention(*given, grid=grid, engine="mixed")
         for name in ("MATRIX_BYTES", "SPECTRA_BYTES"):
-            monkeypatch.setitem(getattr(_lisa_mixed, name), "cpu", 1)
+            for machine in ("cpu", "threads"):
+                monkeypatch.setitem(getattr(_lisa_mixed, name), machine, 1)
         torch.testing.assert_close(lisa_attention(*given, grid=grid, engine="mixed"), whole, rtol=1e-12, atol=1e-12)
 
 
