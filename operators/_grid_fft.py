@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lisabench.contract import Grid, fft_flops
 
 # Bytes of spectra held at once. Past 32 MiB glibc maps the memory of every temporary anew, and the page faults cost as much
-# as the transforms; down to 4 MiB less memory costs no time (benchmarks/lisa_engines.py). A GPU's allocator keeps its memory,
+# as the transforms; down to 4 MiB less memory costs no time. A GPU's allocator keeps its memory,
 # and many small launches cost time there: the bound only limits the peak.
 CHUNK_BYTES = {"cpu": 4 * 2**20, "gpu": 512 * 2**20}
 
