@@ -63,16 +63,17 @@ COMMON = "--op lisa,softmax,softmax_dense,performer,linear"
 # resolution at one dtype, whose growth the first has shown.
 SWEEPS = (
     ("tokens", 2.8, "growth in tokens, forward", f"{SWEEP}/tokens {COMMON} --tokens 256..65536 --dtype fp32,bf16"),
-    ("operators", 3.4, "every operator", f"{SWEEP}/operators --op all --tokens 1024,4096,16384 --dtype bf16"),
+    ("operators", 3.0, "every operator", f"{SWEEP}/operators --op all --tokens 1024,4096,16384 --dtype bf16"),
     ("train", 1.5, "growth in training", f"{SWEEP}/train {COMMON} --tokens 256,1024,4096,16384,65536 --dtype fp32,bf16 --mode train"),
     ("batch", 1.2, "growth in batch", f"{SWEEP}/batch {COMMON} --tokens 1024 --batch 1,4,16,64 --dtype bf16 --mode forward,train"),
     ("resolution", 0.8, "image sizes", f"{SWEEP}/resolution {COMMON} --resolution 224,384,512,768,1024 --patch 16 --dtype bf16"),
 )
 TABLE = (
-    ("tests", 4.0, "the tests that need a GPU", PYTEST),
+    ("tests", 3.4, "the tests that need a GPU", PYTEST),
     ("verify", 2.0, "every operator's laws", f"{LISABENCH} verify --device cuda"),
     ("flops", 0.8, "FLOP formulas against two counters", f"{LISABENCH} verify --flops --device cuda"),
     ("env", 0.5, "machine, libraries, measured peaks", f"{LISABENCH} env --device cuda"),
+    ("tune", 1.0, "LiSA's engines, of which auto then takes the fastest", f"{LISABENCH} tune --device cuda --budget BUDGET"),
     *SWEEPS,
     ("trust", 2.2, "whether the figures are to be believed", "-m benchmarks.trust --device cuda --quick --out OUT/trust"),
     ("train-small", 0.8, "accuracy", f"{LISABENCH} train-small --op lisa --seeds 2 --device cuda --budget BUDGET --out OUT/train-small"),

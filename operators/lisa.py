@@ -11,7 +11,8 @@ With D(i,j) = pos(j) - pos(i) on an H x W grid, R patterns, tables P (kernel) an
     kappa[i,j] = sum_r s[i,r] G_r[D(i,j)]         the transformed attention kernel
     y_i        = sum_j kappa[i,j] v_j                                             = sum_r s[i,r] (G_r (*) v)_i
 
-The engines, each with how it works, stand in `_lisa_dense.py`, `_lisa_mixed.py` and `_lisa_fft.py`.
+The engines, each with how it works, stand in `_lisa_dense.py`, `_lisa_mixed.py`, `_lisa_fft.py` and `_lisa_triton.py`, forward and
+backward in `_lisa_engine.py`, the choice in `_lisa_choice.py`; docs/lisa.md sets them side by side.
 """
 
 from __future__ import annotations
