@@ -99,6 +99,7 @@ def _measured(device: str, classes: Sequence[int], seconds: float, *, quick: boo
     from lisabench.measure import tuning
 
     found, tables = [], []
+    lines(messages(), *(f"engine {engine} does not run on {device}: {why}" for engine, why in tuning.absent(device).items()))
     wanted = tuning.shapes(quick=quick)
     for count in classes:
         torch.set_num_threads(count)

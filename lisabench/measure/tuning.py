@@ -106,6 +106,11 @@ def measure(
             so_far = fit(found, device)
 
 
+def absent(device: str) -> Mapping[str, str]:
+    """Engines that do not run on this device, and why."""
+    return registry.load("lisa").left_out(torch.device(device), torch.float32)
+
+
 def _timed(shape: Any, mode: str, device: str, end: float, left_out: dict[str, str], so_far: Mapping[str, Any] | None) -> Point:
     samplers, first = {}, {}
     for engine in _engines(shape, mode, device, so_far):
@@ -139,7 +144,7 @@ def _round(sampler: Any) -> float:
 
 def _engines(shape: Any, mode: str, device: str, so_far: Mapping[str, Any] | None) -> list[str]:
     """All but those that would take too much memory or far too long."""
-    engines = [name for name in import_module(f"{registry.PACKAGE}.lisa").ENGINES if name != "auto"]
+    engines = [name for name in import_module(f"{registry.PACKAGE}.lisa").ENGINES if name != "auto" and name not in absent(device)]
     fits = [name for name in engines if choice().matrix_bytes(name, shape, device) <= choice().MATRIX_BYTES]
     known = choice().seconds_by(so_far or {}, shape, mode, device)
     longest = min(SLOW_SECONDS, max(HOPELESS_SECONDS, HOPELESS * min(known.values(), default=0.0)))
