@@ -10,8 +10,8 @@ A correlation with a table is a product of spectra along one axis and a Toeplitz
 3. The inverse DFT, again one product, of the rows that are wanted; then q . over the channels, or the sum over the patterns.
 
 The Toeplitz matrices are windows that slide over P^; they are written out for so few frequencies at a time that they stay in a core's
-cache. It grows as N^1.5, with a constant so small that on one thread FFTs are slower up to several thousand tokens, on more threads,
-which share many small products badly, up to fewer (benchmarks/lisa_speed.py).
+cache. It grows as N^1.5, at the rate of matrix products: it is the fastest where N^2 is too much and FFTs are still short
+(benchmarks/lisa_speed.py).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _seen(query: Tensor, key: Tensor, spectra: Tensor, grid: Grid, boundary: str
     def of_head(head: int, q: Tensor, k: Tensor) -> tuple[Tensor]:
         lines = _lines(q, grid).flip(1)
         correlated = _correlated(lines.shape, _spectrum(_lines(k, grid), forth), spectra[head], back)
-        return (_tokens(torch.stack([(plane * lines).sum(-1).flip(1) for plane in correlated], dim=-1), grid).transpose(1, 2),)
+        return (_dots(correlated, lines, grid),)
 
     return _by_head(of_head, grid, spectra.shape[3], query, key)[0]
 
@@ -87,7 +87,7 @@ def _gradients(
         spectrum = _spectrum(_lines(v, grid), forth)
         correlated = _correlated(lines.shape, spectrum, spectra[head], back)
         if painted:
-            first = _tokens(torch.stack([(plane * lines).sum(-1).flip(1) for plane in correlated], dim=-1), grid).transpose(1, 2)
+            first = _dots(correlated, lines, grid)
         else:
             first = _tokens(_weighted_sum(weights, correlated, lines).flip(1), grid)
         arrived = lines.new_empty(len(back.T), len(weights), lines[0].numel())
@@ -132,6 +132,11 @@ def _correlated(shape: torch.Size, spectrum: Tensor, spectra: Tensor, back: Tens
             torch.bmm(_toeplitz(table, short), part, out=place)
     for pattern in out.view(2 * frequencies, patterns, -1).unbind(1):
         yield (back @ pattern).view(shape)
+
+
+def _dots(planes: Iterable[Tensor], lines: Tensor, grid: Grid) -> Tensor:
+    """Sums over the channels, (B, R, N)."""
+    return _tokens(torch.stack([(plane * lines).sum(-1).flip(1) for plane in planes], dim=-1), grid).transpose(1, 2)
 
 
 def _weighted_sum(weights: Tensor, planes: Iterable[Tensor], like: Tensor) -> Tensor:
