@@ -86,10 +86,7 @@ def _gradients(
         weights, lines = _weights(s, grid), _lines(x, grid).flip(1)
         spectrum = _spectrum(_lines(v, grid), forth)
         correlated = _correlated(lines.shape, spectrum, spectra[head], back)
-        if painted:
-            first = _dots(correlated, lines, grid)
-        else:
-            first = _tokens(_weighted_sum(weights, correlated, lines).flip(1), grid)
+        first = _dots(correlated, lines, grid) if painted else _tokens(_weighted_sum(weights, correlated, lines).flip(1), grid)
         arrived = lines.new_empty(len(back.T), len(weights), lines[0].numel())
         for weight, place in zip(weights, arrived.unbind(1), strict=True):
             torch.mm(back.T, (weight * lines).view(len(back), -1), out=place)
