@@ -22,8 +22,8 @@ FLOPS_SIDES, FLOPS_WITHIN = (2**10, 2**12, 2**14), 0.01
 # Memory is measured at three sizes: m0 + c N^p is solved for p, whatever stands in m0, such as the workspace of a kernel. Squares,
 # for the number of landmarks depends on the aspect; multiples of 14, so that neither windows of 7 nor patches of 2 pad them; and
 # large enough that the blocks of the CPU's flash kernel, whose workspace grows up to 512 keys, are full also with a quarter of the
-# keys. One head: what is done head by head to bound memory has one size then.
-MEMORY_GRIDS, MEMORY_HEADS, MEMORY_WITHIN = (Grid(56, 56), Grid(70, 70), Grid(84, 84)), 1, 0.25
+# keys. One head of few channels: what is done head by head, or a few channels at a time, to bound memory has one size then.
+MEMORY_GRIDS, MEMORY_DIM, MEMORY_HEADS, MEMORY_WITHIN = (Grid(56, 56), Grid(70, 70), Grid(84, 84)), 8, 1, 0.25
 
 
 def flops_are_counted(operator: Operator, options: Mapping[str, Any], grid: Grid, *, device: str = "cpu") -> str:
@@ -57,7 +57,7 @@ def _built(operator: Operator, options: Mapping[str, Any], workload: Workload) -
     module: Any = operator.build(workload, options).to(workload.device).train(workload.mode == "train")
     function = getattr(module, "mix", module)
     with torch.no_grad():
-        x = torch.randn(workload.batch, workload.tokens, DIM).to(workload.device)
+        x = torch.randn(workload.batch, workload.tokens, workload.dim).to(workload.device)
         prepared = (x,) if function is module else prepared_by(module, x)
         function(*prepared)  # an evaluation keeps what its first call makes
     return module, function, tuple(t.detach() for t in prepared)
@@ -85,10 +85,10 @@ def memory_grows_as_stated(operator: Operator, options: Mapping[str, Any], grid:
     """The exponent of the transient memory that a forward of mix is measured to take is that of the stated order."""
     stated = _stated(operator, options, operator.memory_order)
     # Of engines that are chosen by shape that of the largest: no law joins what two of them take.
-    options = operator.settled(_workload(operator, options, MEMORY_GRIDS[-1], device, heads=MEMORY_HEADS), **options)
+    options = operator.settled(_workload(operator, options, MEMORY_GRIDS[-1], device, dim=MEMORY_DIM, heads=MEMORY_HEADS), **options)
     taken: list[float] = []
     for fine in MEMORY_GRIDS:
-        workload = _workload(operator, options, fine, device, heads=MEMORY_HEADS)
+        workload = _workload(operator, options, fine, device, dim=MEMORY_DIM, heads=MEMORY_HEADS)
         _, function, prepared = _built(operator, options, workload)
         with torch.no_grad():
             taken.append(trace_call(partial(function, *prepared), device=device).transient_bytes)
@@ -124,9 +124,9 @@ def _stated(operator: Operator, options: Mapping[str, Any], order: str) -> Growt
 
 
 def _workload(
-    operator: Operator, options: Mapping[str, Any], grid: Grid, device: str, *, heads: int = HEADS, mode: str = "forward"
+    operator: Operator, options: Mapping[str, Any], grid: Grid, device: str, *, dim: int = DIM, heads: int = HEADS, mode: str = "forward"
 ) -> Workload:
-    workload = Workload(grid=grid, dim=DIM, heads=heads, mode=mode, device=device)
+    workload = Workload(grid=grid, dim=dim, heads=heads, mode=mode, device=device)
     refusal = operator.refuses(workload, **options)
     if refusal:
         raise NotApplicableError(f"refused: {refusal}")

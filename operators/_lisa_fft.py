@@ -146,7 +146,10 @@ def fft_cost(workload: Workload, patterns: int, d_k: int, boundary: str, traffic
         mix_flops=(1 + patterns) * one_way + patterns * product + (spectra if trained else 0.0),
         mix_backward_flops=(2 + 2 * patterns) * one_way + 3 * patterns * product + 2 * spectra,
         projection_flops=projection_flops(workload, d_k),
-        transient_bytes=4.0 * chunk + planes * tokens * (patterns + d_v) * item,
+        # The chunk's spectra and planes, s and y, and what half precision is copied to.
+        transient_bytes=4.0 * chunk
+        + 4.0 * samples * heads * channels * tokens * item
+        + planes * tokens * (patterns + d_v + (2 * d_k + d_v if workload.item_bytes < item else 0)) * item,
         saved_bytes=planes * tokens * patterns * item,
         traffic_bytes=traffic,
     )

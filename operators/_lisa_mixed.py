@@ -250,7 +250,7 @@ def _spectra_flops(grid: Grid, boundary: str, patterns: int) -> float:
 def samples_at_a_time(grid: Grid, patterns: int, channels: int, item_bytes: int, device_type: str) -> int:
     """How many samples' spectra SPECTRA_BYTES hold, at least one."""
     a_sample = 2 * patterns * grid.tokens * channels * item_bytes
-    return max(1, budget(SPECTRA_BYTES, device_type) // a_sample)
+    return max(1, budget(SPECTRA_BYTES, device_type) // max(1, a_sample))
 
 
 def matrix_bytes_at_once(device_type: str) -> int:

@@ -233,7 +233,8 @@ def settled(workload: Workload, *, patterns: int, key_dim: int | None, boundary:
     """The options, with the engine that runs."""
     d_k, d_v, device = workload.head_dim if key_dim is None else key_dim, workload.head_dim, workload.device.partition(":")[0]
     trained, item_bytes = workload.mode == "train", max(4, workload.item_bytes)
-    shape = Shape(workload.grid, boundary, workload.batch, workload.heads, patterns, d_k, d_v, item_bytes)
+    # No patterns and no channels are refused by the module, in words.
+    shape = Shape(workload.grid, boundary, workload.batch, workload.heads, max(1, patterns), max(1, d_k), d_v, item_bytes)
     found = choose_engine(shape, engine, device=device, trained=trained, kept=not trained)
     return {"patterns": patterns, "key_dim": key_dim, "boundary": boundary, "engine": found, **options}
 

@@ -18,7 +18,8 @@ def faults():
 faults()
 as_usual = faults()
 kept = keep_freed_memory()
-faults()
+for _ in range(4):  # until the heap is large enough
+    faults()
 print(kept, as_usual, faults())
 """
 
@@ -30,4 +31,4 @@ def test_large_tensors_bring_no_page_faults() -> None:
     if kept == "False":
         pytest.skip("needs glibc")
     assert int(as_usual) > 8 * 2**24 * 4 // 2**21
-    assert int(after) < int(as_usual) / 10
+    assert int(after) < int(as_usual) / 100
