@@ -67,13 +67,8 @@ def transform(x: Tensor, shape: tuple[int, int]) -> Tensor:
 
 def correlate(spectrum: Tensor, table_spectrum: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
     """Correlation of a transformed tensor with tables that broadcast against it: (..., H, W, d)."""
-    return transform_back(spectrum * table_spectrum, grid, shape)
-
-
-def transform_back(spectrum: Tensor, grid: Grid, shape: tuple[int, int]) -> Tensor:
-    """The first H x W corner of what has this spectrum: (..., H, W, d)."""
-    spectrum = torch.fft.ifft(spectrum, dim=-3)[..., : grid.height, :, :]  # lets go of what was given, often the largest of all
-    return torch.fft.irfft(spectrum, n=shape[1], dim=-2)[..., : grid.width, :]
+    rows = torch.fft.ifft(spectrum * table_spectrum, dim=-3)[..., : grid.height, :, :]
+    return torch.fft.irfft(rows, n=shape[1], dim=-2)[..., : grid.width, :]
 
 
 def table_of_spectra(spectra: Tensor, grid: Grid, boundary: str = "zero") -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lisabench.contract import Grid
-from lisabench.operators._lisa_features import MATRIX_BYTES, Shape, features, matrix_bytes
+from lisabench.operators._lisa_features import MOST_MATRIX_BYTES, Shape, features, matrix_bytes
 
 SCHEMA = 1
 BUILT_IN = Path(__file__).with_name("_lisa_costs.json")
@@ -83,7 +83,7 @@ def seconds_by(coefficients: Coefficients, shape: Shape, mode: str, device: str)
     return {
         engine: sum(weights[name] * amount for name, amount in features(engine, shape, mode, device).items())
         for engine, weights in engines.items()
-        if matrix_bytes(engine, shape, device) <= MATRIX_BYTES
+        if matrix_bytes(engine, shape, device) <= MOST_MATRIX_BYTES
     }
 
 
@@ -103,7 +103,7 @@ def _chosen(shape: Shape, device: str, several: bool, mode: str, engines: tuple[
     seconds = {engine: s for engine, s in _predicted(shape, device, several, mode).items() if engines is None or engine in engines}
     if seconds:
         return min(seconds, key=seconds.__getitem__)
-    return "dense" if shape.grid.tokens <= RULE_TOKENS and matrix_bytes("dense", shape, device) <= MATRIX_BYTES else "fft"
+    return "dense" if shape.grid.tokens <= RULE_TOKENS and matrix_bytes("dense", shape, device) <= MOST_MATRIX_BYTES else "fft"
 
 
 def _predicted(shape: Shape, device: str, several: bool, mode: str) -> dict[str, float]:

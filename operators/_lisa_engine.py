@@ -104,9 +104,9 @@ class _Recomputed(torch.autograd.Function):
             )
             return None, None, None, *(next(again) if want else None for want in wanted)
         query, key, value, *tables = given
-        kernel, context = (engine.prepared(table, grid, boundary) for table in tables)
-        dseen, dvalue, dcontext = engine.gradients(seen, grad, value, context, grid, boundary, True)
+        dseen, dvalue, dcontext = engine.gradients(seen, grad, value, engine.prepared(tables[1], grid, boundary), grid, boundary, True)
         found = {2: dvalue, 4: dcontext}
         if wanted[0] or wanted[1] or wanted[3]:
+            kernel = engine.prepared(tables[0], grid, boundary)
             found[0], found[1], found[3] = engine.gradients(dseen, query, key, kernel, grid, boundary, False)
         return None, None, None, *(found[place] if want else None for place, want in enumerate(wanted))

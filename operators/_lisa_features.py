@@ -12,7 +12,7 @@ from lisabench.operators._lisa_dense import rows_of_a_tile
 from lisabench.operators._lisa_fft import chunk_of
 from lisabench.operators._lisa_mixed import matrix_bytes_at_once, samples_at_a_time
 
-MATRIX_BYTES = 2**30  # matrices beyond this are not made, however fast they would be
+MOST_MATRIX_BYTES = 2**30  # matrices beyond this are not made, however fast they would be
 CACHED_BYTES = 2**20  # what a core's cache holds of a tile's kernel, or of its weights; beyond, a byte costs more
 
 

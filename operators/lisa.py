@@ -85,7 +85,10 @@ def choose_engine(shape: Shape, engine: str = "auto", *, device: str = "cpu", tr
         return engine
     if torch.compiler.is_compiling():  # the loops of `mixed` would be unrolled
         return "dense" if shape.grid.tokens <= DENSE_COMPILED_UP_TO else "fft"
-    return choose(shape, device=device, trained=trained, prepared=kept)
+    absent = left_out(
+        torch.device(device), torch.float64 if shape.item_bytes > 4 else torch.float32
+    )  # a table may know what does not run now
+    return choose(shape, device=device, trained=trained, prepared=kept, engines=tuple(name for name in BY_ENGINE if name not in absent))
 
 
 def _shape(query: Tensor, value: Tensor, table: Tensor, grid: Grid, boundary: str) -> Shape:

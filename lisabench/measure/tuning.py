@@ -145,7 +145,7 @@ def _round(sampler: Any) -> float:
 def _engines(shape: Any, mode: str, device: str, so_far: Mapping[str, Any] | None) -> list[str]:
     """All but those that would take too much memory or far too long."""
     engines = [name for name in import_module(f"{registry.PACKAGE}.lisa").ENGINES if name != "auto" and name not in absent(device)]
-    fits = [name for name in engines if choice().matrix_bytes(name, shape, device) <= choice().MATRIX_BYTES]
+    fits = [name for name in engines if choice().matrix_bytes(name, shape, device) <= choice().MOST_MATRIX_BYTES]
     known = choice().seconds_by(so_far or {}, shape, mode, device)
     longest = min(SLOW_SECONDS, max(HOPELESS_SECONDS, HOPELESS * min(known.values(), default=0.0)))
     return [name for name in fits if known.get(name, 0.0) <= longest]

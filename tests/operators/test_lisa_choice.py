@@ -14,7 +14,7 @@ import torch
 from lisabench import registry
 from lisabench.operators import _lisa_choice as choice
 from lisabench.operators._lisa_choice import MODES, Shape, Table, choose, chosen_by, predicted, read, seconds_by, written
-from lisabench.operators._lisa_features import MATRIX_BYTES, features, matrix_bytes
+from lisabench.operators._lisa_features import MOST_MATRIX_BYTES, features, matrix_bytes
 from lisabench.workload import Grid
 
 ENGINES = ("dense", "mixed", "fft")
@@ -61,6 +61,18 @@ def test_the_users_table_is_followed(engine: str, cache: Path) -> None:
     assert {chosen(trained=trained, prepared=prepared) for trained in (False, True) for prepared in (False, True)} == {engine}
     assert chosen_by("cpu").startswith("tuned 2020-02-02, ")
     assert predicted(ANY, device="cpu", trained=True, prepared=False) == {name: 2.0 - (name == engine) for name in ENGINES}
+
+
+def test_an_engine_that_does_not_run_here_is_not_taken_whatever_a_table_says(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    coefficients = {
+        mode: engines | {"triton": dict.fromkeys(features("triton", ANY, mode, "cpu"), 0.0)} for mode, engines in winning("mixed").items()
+    }
+    cache.write_bytes(written([here()._replace(coefficients=coefficients)]))
+    choice.forget()
+    assert choose(ANY, device="cpu", trained=False, prepared=False) == "triton"
+    choose_engine = import_module(f"{registry.PACKAGE}.lisa").choose_engine
+    assert choose_engine(ANY) == choose_engine(ANY, trained=True) == "mixed"
 
 
 def test_modes_are_chosen_for_apart(cache: Path) -> None:
@@ -160,7 +172,7 @@ def test_a_device_without_a_table_goes_by_the_rule(monkeypatch: pytest.MonkeyPat
 def test_what_takes_too_much_memory_is_not_taken(cache: Path) -> None:
     cache.write_bytes(written([here("dense")]))
     shapes = [ANY._replace(grid=Grid(side, side), batch=batch) for side in (14, 64, 128, 256, 400) for batch in (1, 64)]
-    fit = [matrix_bytes("dense", shape, "cpu") <= MATRIX_BYTES for shape in shapes]
+    fit = [matrix_bytes("dense", shape, "cpu") <= MOST_MATRIX_BYTES for shape in shapes]
     assert (fit[0], fit[-1]) == (True, False)
     assert [chosen(shape) == "dense" for shape in shapes] == fit
     cache.write_bytes(written([here("mixed")]))
