@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from lisabench.errors import InputError, RunError
 from lisabench.files import write_whole
 from lisabench.records import SCHEMA as SCHEMA
 from lisabench.records import Record as Record
-from lisabench.records import parse, unreadable
+from lisabench.records import parse, scan, unreadable
 
 JOURNAL, PLAN, ENVIRONMENT, LOCK = "journal.jsonl", "plan.json", "environment.json", ".lock"
 FREE_BYTES_NEEDED = 16 * 2**20
@@ -32,6 +32,7 @@ def blank_record(fields: dict[str, Any], *, kind: str = "scale") -> Record:
         "schema": SCHEMA,
         "kind": kind,
         **fields,
+        **({"host": None, "device_kind": None, "device_id": None} if kind == "scale" else {}),
         "status": "skipped",
         "reason": None,
         "latency_s": None,
@@ -56,7 +57,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def is_settled(record: Record) -> bool:
+def is_settled(record: Mapping[str, Any]) -> bool:
     """Whether a resumed run leaves the cell alone: all but those skipped for want of budget."""
     return not (record["status"] == "skipped" and str(record["reason"]).startswith(BUDGET))
 
@@ -130,10 +131,13 @@ def _latest(records: Iterable[Record]) -> list[Record]:
 
 @dataclass
 class Journal:
-    """A run that is open for writing; close it, or use it in a `with` block."""
+    """A run that is open for writing; close it, or use it in a `with` block.
+
+    `records`: all of them, old and new; None where those on disk were handed on as they were read.
+    """
 
     run: Path
-    records: list[Record]
+    records: list[Record] | None
     dropped_torn_line: bool
     environments: dict[str, Any]
     _file: Any
@@ -167,13 +171,13 @@ class Journal:
         return cls(run=run, records=[], dropped_torn_line=False, environments={}, _file=file, _lock=lock)
 
     @classmethod
-    def resume(cls, run: Path) -> Journal:
-        """Opens a run to go on with it; drops a torn last line."""
+    def resume(cls, run: Path, *, taken: Callable[[Record], None] | None = None) -> Journal:
+        """Opens a run to go on with it; drops a torn last line. `taken` is handed the head of each record, of which none is kept."""
         if not is_run(run):
             raise _no_run(run)
         try:
             lock = _locked(run)
-            records, good = parse(run / JOURNAL)
+            records, good = parse(run / JOURNAL) if taken is None else (None, scan(run / JOURNAL, taken, heads=True))
             environments = read_environments(run)
             file = open(run / JOURNAL, "r+b" if (run / JOURNAL).exists() else "wb", buffering=0)  # noqa: SIM115
             size = file.seek(0, os.SEEK_END)
@@ -186,7 +190,7 @@ class Journal:
     @property
     def settled(self) -> dict[str, Record]:
         """Cell -> record for the cells that need no more measuring."""
-        return {record["cell"]: record for record in _latest(self.records) if is_settled(record)}
+        return {record["cell"]: record for record in _latest(self.records or ()) if is_settled(record)}
 
     def append(self, record: Record) -> None:
         """Writes a record and waits until the disk has it."""
@@ -199,7 +203,8 @@ class Journal:
         except OSError as error:
             self._cut(end)
             raise _unwritable(self.run, error) from error
-        self.records.append(record)
+        if self.records is not None:
+            self.records.append(record)
 
     def add_environment(self, key: str, environment: dict[str, Any]) -> None:
         """Keeps an environment under its hash."""

@@ -96,6 +96,34 @@ def what_matters(environment: Environment) -> dict[str, Any]:
     return found
 
 
+def device_kind(environment: Environment) -> str:
+    """The device in words: 'NVIDIA H200', or 'AMD EPYC 7B13, 2 threads'. Devices of other words have series of their own."""
+    name, threads = str(environment["device_name"]), environment.get("cpu", {}).get("threads")
+    on_cpu = environment.get("device", "cpu") == "cpu"
+    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if on_cpu and threads is not None else name
+
+
+def device_id(environment: Environment) -> str | None:
+    """Which of the machine's devices it is: a GPU's UUID, or 'cores 0-3'; None where it is not told."""
+    if environment.get("device", "cpu") != "cpu":
+        uuid: str | None = (environment.get("gpu") or {}).get("uuid")
+        return uuid
+    cores = (environment.get("cpu") or {}).get("affinity")
+    return cores_in_words(cores) if cores else None
+
+
+def cores_in_words(cores: Iterable[int]) -> str:
+    """'core 3', 'cores 0-3,8'."""
+    spans: list[list[int]] = []
+    for core in sorted(cores):
+        if spans and core == spans[-1][-1] + 1:
+            spans[-1][1:] = [core]
+        else:
+            spans.append([core])
+    words = ",".join("-".join(map(str, span)) for span in spans)
+    return f"core{'' if words.isdecimal() else 's'} {words}"
+
+
 def fingerprint(environment: Environment) -> str:
     """A short hash of what matters: equal for environments whose times may stand side by side."""
     return hashlib.sha256(json.dumps(what_matters(environment), sort_keys=True).encode()).hexdigest()[:12]

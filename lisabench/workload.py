@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,7 +93,7 @@ class Workload:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Workload:
+    def from_record(cls, record: Mapping[str, Any]) -> Workload:
         """The workload that `record_fields` stated."""
         plain = {name: record[name] for name in ("scope", "mode", "batch", "dim", "heads", "dtype", "device", "compiled")}
         return cls(grid=Grid(record["height"], record["width"]), **plain)

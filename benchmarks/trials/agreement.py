@@ -133,9 +133,10 @@ def main() -> None:
     import torch
 
     from lisabench import registry
+    from lisabench.axes import grids
     from lisabench.measure.latency import Limits, measure_latency
     from lisabench.run.cell import build
-    from lisabench.sweep import Cell, grids
+    from lisabench.sweep import Cell
     from lisabench.workload import Workload
 
     settings = json.loads(sys.argv[1])

@@ -14,6 +14,7 @@ from typing import Any
 
 from lisabench.errors import LisaBenchError
 from lisabench.journal import Record, read_environments, read_plan, read_records
+from lisabench.plans import visits_of
 from lisabench.run.local import WORKER_ENVIRONMENT
 
 TOP = Path(__file__).resolve().parents[2]
@@ -84,7 +85,7 @@ def sweep(setup: Setup, name: str, *arguments: str) -> Swept:
     done = subprocess.run(command, capture_output=True, text=True, env=setup.variables, cwd=setup.folder, check=False)
     seconds = time.perf_counter() - started
     try:
-        planned = {cell["cell"] for cell in read_plan(out)["cells"]}
+        planned = {cell.key for cell in visits_of(read_plan(out), run=out).cells()}
         records = {record["cell"]: record for record in read_records(out)}
     except LisaBenchError:
         planned, records = {"none"}, {}

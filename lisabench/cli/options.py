@@ -41,8 +41,8 @@ def resolve_device(text: str) -> str:
 
 def tell_left_out(ops: Sequence[str]) -> None:
     """Says on stderr which operators "all" leaves out, and why; the others go on."""
+    from lisabench.axes import left_out
     from lisabench.cli.console import lines, messages
-    from lisabench.sweep import left_out
 
     lines(messages(), *(f"left out: {why}" for why in left_out(ops)))
 

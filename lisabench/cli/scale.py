@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lisabench.cli.fleets import fleet_device, open_fleet
 from lisabench.cli.options import check_threads, default_run, positive, resolve_device, tell_left_out
-from lisabench.errors import InputError
+from lisabench.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from lisabench.sweep import Cell, Sweep
+    from lisabench.sweep import Sweep
 
 DEFAULT_TOKENS, PATCH, BASELINE = "256..16384", 16, "softmax"
 MOST = 10**9
 BUDGETS = {"cpu": 60.0, "cuda": 180.0}
 CELL_TIMEOUT = 60.0
+ENGINES = ("local", "ray")
+FLEET = "Beyond one device"
 
 
 def scale(
@@ -40,10 +43,31 @@ def scale(
     baseline: Annotated[str | None, typer.Option(help="The operator that ratios are taken to. [default: softmax]")] = None,
     no_baseline: Annotated[bool, typer.Option("--no-baseline", help="Run the named operators alone.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: torch's choice]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; on a cluster the cores of a worker. [default: torch's choice, a node's cores]")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: over all devices of a Ray cluster, or of this machine.", rich_help_panel=FLEET)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(help="The Ray cluster, auto or HOST:PORT. [default: RAY_ADDRESS, else one on this machine]", rich_help_panel=FLEET),
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure on devices of this name alone; repeatable. [default: all, each the whole plan]", rich_help_panel=FLEET),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: the i-th of n parts of the plan, for `lisabench merge` to join.", rich_help_panel=FLEET)
+    ] = None,
+    history: Annotated[
+        list[Path] | None,
+        typer.Option(help="Earlier runs that --dry-run reckons hours by; repeatable.", show_default=False, rich_help_panel=FLEET),
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Time torch.compile's version.")] = False,
     budget: Annotated[
-        float | None, typer.Option(help="Seconds for the sweep, 0 for no limit. [default: 60 on a CPU, 180 on a GPU]")
+        float | None,
+        typer.Option(help="Seconds for the sweep, 0 for no limit. [default: 60 on a CPU, 180 on a GPU, none with --engine ray]"),
     ] = None,
     cell_timeout: Annotated[float, typer.Option(help="Seconds after which a cell is killed.")] = CELL_TIMEOUT,
     cell_seconds: Annotated[float, typer.Option(help="Seconds of sampling a cell at most (12 samples at least).")] = 1.0,
@@ -52,7 +76,7 @@ def scale(
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: a new one under reports/]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out: measure only what is missing.")] = False,
     mix: Annotated[bool, typer.Option("--mix", help="Go on with a run of another machine, or show one of several.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with predicted FLOPs and memory, run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with predicted FLOPs, memory and hours, run nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print records as JSON lines, nothing else, on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no messages; results only.")] = False,
 ) -> None:
@@ -60,7 +84,6 @@ def scale(
     for value, what, zero in ((budget, "--budget", True), (cell_timeout, "--cell-timeout", False), (cell_seconds, "--cell-seconds", False)):
         if value is not None:
             positive(value, what, zero=zero)
-    check_threads(threads)
     for count, what in ((dim, "--dim"), (heads, "--heads"), (patch, "--patch")):
         if count is not None and not 1 <= count <= MOST:
             raise InputError(f"{what} got {count}; valid: a whole number of 1 to {MOST:,}")
@@ -72,11 +95,23 @@ def scale(
         raise InputError("--patch goes with --resolution; without it the tokens are given as they are")
     if resume and out is None:
         raise InputError("--resume needs --out RUN: the run to go on with")
-    asked = any(value is not None for value in (tokens, resolution, preset, dim, heads, op_option, baseline, threads)) or (
+    if engine not in ENGINES:
+        raise unknown("--engine", engine, ENGINES)
+    for given, what in ((address, "--address"), (kind, "--kind")):
+        if given and engine != "ray":
+            raise InputError(f"{what} goes with --engine ray; give both, or neither")
+    asked = any(value is not None for value in (tokens, resolution, preset, dim, heads, op_option, baseline, threads, shard)) or (
         (batch, mode, dtype, scope, device, compiled, seed, no_baseline) != ("1", "forward", "fp32", "mixing", "auto", False, 0, False)
     )
+    if engine == "local":
+        check_threads(threads)
+    from lisabench.cli.planning import check_same_plan, for_kinds, plan_of, plan_on_disk
+    from lisabench.plans import visits_of
+
     if resume and not op and not asked:
-        plan, cells = _plan_on_disk(out)  # type: ignore[arg-type]
+        plan = plan_on_disk(out)  # type: ignore[arg-type]
+        if engine == "local":
+            resolve_device(plan["device"])
     else:
         if not op:
             raise InputError(
@@ -86,35 +121,55 @@ def scale(
             )
         shapes = _shapes(tokens, resolution, patch or PATCH, preset, dim, heads)
         compared = None if no_baseline else baseline or BASELINE
-        sweep = _sweep((op, compared, op_option or []), shapes, batch, mode, dtype, scope, resolve_device(device), compiled, seed)
+        on = resolve_device(device) if engine == "local" else fleet_device(device, address)
+        sweep = _sweep((op, compared, op_option or []), shapes, batch, mode, dtype, scope, on, compiled, seed, _share(shard))
         if not quiet:
             tell_left_out(op)
-        plan, cells = _plan(sweep, compared, threads, patch=patch or PATCH if resolution else None)
+        plan = plan_of(sweep, compared, threads, patch=patch or PATCH if resolution else None)
     if resume:
-        _same_plan(plan, out)  # type: ignore[arg-type]
-    if dry_run:
-        _print_plan(cells, as_json=as_json)
-        return
-    from lisabench.cli.session import Limits, run_and_render
+        check_same_plan(plan, out)  # type: ignore[arg-type]
+        plan = plan_on_disk(out)  # type: ignore[arg-type]
+    from lisabench.measure.latency import Limits
 
-    chosen = BUDGETS[plan["device"].partition(":")[0]] if budget is None else budget or None
-    out = out or default_run("scale", "-".join(plan["operators"]))
-    run_and_render(
-        plan,
-        cells,
-        out=out,
-        resume=resume,
-        limits=Limits(budget=chosen, cell_timeout=cell_timeout, cell_seconds=cell_seconds),
+    limits = Limits(seconds=cell_seconds)
+    if dry_run:
+        from lisabench.cli.dry_run import print_plan
+
+        print_plan(visits_of(plan, run=out), history=history or (), limits=limits, devices=None, as_json=as_json)
+        return
+    from lisabench.cli.session import run_and_render
+    from lisabench.run.fleet import Settings
+
+    chosen = (BUDGETS[plan["device"].partition(":")[0]] if engine == "local" else None) if budget is None else budget or None
+    settings = Settings(
+        budget=chosen,
+        cell_timeout=cell_timeout,
+        limits=limits,
+        seed=plan["seed"],
+        baseline=plan["baseline"],
         cross_check=cross_check,
         mix=mix,
-        as_json=as_json,
-        quiet=quiet,
     )
+    out = out or default_run("scale", "-".join(plan["operators"]))
+    with open_fleet(engine, plan, address=address, kinds=kind or (), say=not quiet) as fleet:
+        if len(fleet.kinds) > 1 and not resume:
+            plan = for_kinds(plan, fleet.kinds, run=out)
+        run_and_render(plan, fleet, out=out, resume=resume, settings=settings, as_json=as_json, quiet=quiet)
+
+
+def _share(shard: str | None) -> tuple[int, int]:
+    """'2/8' as (2, 8)."""
+    if shard is None:
+        return 1, 1
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise InputError(f"--shard got {shard!r}; valid: i/n with i from 1 to n, such as 2/8")
+    return int(found[1]), int(found[2])
 
 
 def _shapes(tokens: str | None, resolution: str | None, patch: int, preset: str | None, dim: int | None, heads: int | None) -> list[Any]:
+    from lisabench.axes import grids, presets
     from lisabench.presets import Shape
-    from lisabench.sweep import grids, presets
 
     given = [name for name, value in (("--tokens", tokens), ("--resolution", resolution), ("--preset", preset)) if value is not None]
     if len(given) > 1:
@@ -127,9 +182,21 @@ def _shapes(tokens: str | None, resolution: str | None, patch: int, preset: str 
     return [Shape(grid=grid, dim=dim, heads=heads) for grid in grids(tokens or DEFAULT_TOKENS, resolution, patch)]
 
 
-def _sweep(ops: Any, shapes: list[Any], batch: str, mode: str, dtype: str, scope: str, device: str, compiled: bool, seed: int) -> Sweep:
+def _sweep(
+    ops: Any,
+    shapes: list[Any],
+    batch: str,
+    mode: str,
+    dtype: str,
+    scope: str,
+    device: str,
+    compiled: bool,
+    seed: int,
+    share: tuple[int, int],
+) -> Sweep:
     from lisabench import registry
-    from lisabench.sweep import Sweep, choices, numbers, resolve_operators
+    from lisabench.axes import choices, numbers, resolve_operators
+    from lisabench.sweep import Sweep, check
     from lisabench.workload import DTYPES, MODES, SCOPES
 
     axes: dict[str, Any] = {
@@ -140,92 +207,14 @@ def _sweep(ops: Any, shapes: list[Any], batch: str, mode: str, dtype: str, scope
     }
     resolved = resolve_operators(*ops)
     digests = {name: registry.digest(name) for name, _ in resolved}
-    return Sweep(ops=tuple(resolved), shapes=tuple(shapes), device=device, compiled=compiled, seed=seed, digests=digests, **axes)
+    sweep = Sweep(
+        ops=tuple(resolved), shapes=tuple(shapes), device=device, compiled=compiled, seed=seed, digests=digests, share=share, **axes
+    )
+    check(sweep)
+    return sweep
 
 
 def _one_scope(scopes: list[str]) -> str:
     if len(scopes) > 1:
         raise InputError(f"--scope got {','.join(scopes)}; valid: one of them, as a run has one scope")
     return scopes[0]
-
-
-def _plan(sweep: Sweep, baseline: str | None, threads: int | None, *, patch: int | None) -> tuple[dict[str, Any], list[Cell]]:
-    """plan.json of a sweep, and its cells, all checked; `patch` is what made tokens of resolutions."""
-    from lisabench import __version__, registry
-    from lisabench.sweep import check
-
-    cells = check(sweep)
-    operators = {}
-    for name, options in sweep.ops:
-        operator = registry.load(name)
-        defaults = operator.resolve({})
-        given = {key: value for key, value in options.items() if value != defaults[key]}
-        stated = {"options": options, "given": given, "origin": operator.origin, "digest": sweep.digests.get(name)}
-        more = {"family": operator.family, "caveat": operator.caveat}
-        operators[name] = stated | {key: text for key, text in more.items() if text}
-    plan = {
-        "schema": 1,
-        "kind": "scale",
-        "lisabench": __version__,
-        "command": ["lisabench", *sys.argv[1:]],
-        "baseline": baseline,
-        "device": sweep.device,
-        "threads": threads,
-        "seed": sweep.seed,
-        **({"patch": patch} if patch else {}),
-        "operators": operators,
-        "cells": [cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed} for cell in cells],
-    }
-    return plan, cells
-
-
-def _plan_on_disk(run: Path) -> tuple[dict[str, Any], list[Cell]]:
-    """The plan of a run that is there, and its cells; InputError when an operator of the user's has changed since."""
-    from lisabench import registry
-    from lisabench.journal import read_plan
-    from lisabench.sweep import Cell
-    from lisabench.workload import Workload
-
-    plan = read_plan(run)
-    if plan["kind"] != "scale":
-        raise InputError(f"{str(run)!r} is no run of `lisabench scale`; go on with it by: lisabench train-small --resume --out {run}")
-    resolve_device(plan["device"])
-    for name, stated in plan["operators"].items():
-        registry.check_name(name)
-        if registry.digest(name) != stated["digest"]:
-            raise InputError(f"the file of operator {name} has changed since {str(run)!r} was begun; start a new run with another --out")
-    cells = [
-        Cell(op=c["op"], options=c["options"], workload=Workload.from_record(c), digest=plan["operators"][c["op"]]["digest"])
-        for c in plan["cells"]
-    ]
-    return plan, cells
-
-
-def _same_plan(plan: dict[str, Any], run: Path) -> None:
-    """InputError when the run on disk is of another sweep than the one asked for."""
-    from lisabench.journal import read_plan
-
-    there = read_plan(run)
-    asked, planned = ({cell["cell"] for cell in p["cells"]} for p in (plan, there))
-    differing = [name for name in ("device", "threads", "seed", "baseline") if plan[name] != there.get(name)]
-    if asked != planned:
-        differing.append(f"cells ({len(asked - planned)} new, {len(planned - asked)} left out)")
-    if differing:
-        raise InputError(
-            f"{str(run)!r} holds another sweep (it differs in {', '.join(differing)}); `--resume --out {run}` alone goes on with it as it was planned"
-        )
-
-
-def _print_plan(cells: list[Cell], *, as_json: bool) -> None:
-    import json
-
-    if as_json:
-        for cell in cells:
-            print(json.dumps(cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed}))
-        return
-    from lisabench.cli.console import fitting, results
-    from lisabench.render.terminal import plan_table
-
-    rows = [cell.record_fields() | {"predicted_flops": cell.flops, "predicted_bytes": cell.bytes_needed} for cell in cells]
-    console = results()
-    console.print(fitting(console, lambda omitted: plan_table(rows, omitted=omitted), ("grid", "FLOP", "memory"), whole="--json"))

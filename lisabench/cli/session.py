@@ -3,83 +3,65 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lisabench import units
-from lisabench.cli.console import Bar, fitting, lines, messages, results
+from lisabench.cli.console import fitting, lines, messages, results
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-    from lisabench.journal import Record
     from lisabench.results import Run
-    from lisabench.sweep import Cell
+    from lisabench.run.fleet import Fleet, Settings
 
 
-WIDE = 80
 # What a narrow table leaves out first.
 LEAST_NEEDED = ("error", "± ratio", "of limit", "energy", "FLOP", "±", "memory")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Seconds for the sweep (None: no limit), for a cell before it is killed, and for sampling one."""
-
-    budget: float | None
-    cell_timeout: float
-    cell_seconds: float
-
-
 def run_and_render(
     plan: dict[str, Any],
-    cells: Sequence[Cell],
+    fleet: Fleet,
     *,
     out: Path,
     resume: bool,
-    limits: Limits,
-    cross_check: bool,
-    mix: bool,
+    settings: Settings,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Measures what is missing of the plan, then prints and draws the whole run."""
+    from lisabench.cli.watch import Watch
     from lisabench.journal import Journal
-    from lisabench.measure.latency import Limits as SamplingLimits
-    from lisabench.run.engine import Settings, run_cells
-    from lisabench.run.local import Worker
+    from lisabench.plans import visits_of
+    from lisabench.run.engine import run_cells
+    from lisabench.run.ledger import Ledger
 
-    settings = Settings(
-        budget=limits.budget,
-        cell_timeout=limits.cell_timeout,
-        limits=SamplingLimits(seconds=limits.cell_seconds),
-        seed=plan["seed"],
-        baseline=plan["baseline"],
-        cross_check=cross_check,
-        mix=mix,
-    )
-    with (
-        Journal.resume(out) if resume else Journal.create(out, plan) as journal,
-        Worker(device=plan["device"], threads=plan["threads"], command=["lisabench", *sys.argv[1:]]) as worker,
-    ):
+    visits, ledger = visits_of(plan, run=out), Ledger(settings.limits)
+    with Journal.resume(out, taken=ledger.take) if resume else Journal.create(out, plan) as journal:
         if journal.dropped_torn_line and not quiet:
             _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
+        if as_json:
+            _print_settled(out)
         try:
-            with Watch(cells, as_json=as_json, quiet=quiet) as watch:
-                statuses = run_cells(cells, journal=journal, worker=worker, settings=settings, observer=watch)
+            with Watch(visits.count, as_json=as_json, quiet=quiet) as watch:
+                statuses = run_cells(visits, journal=journal, ledger=ledger, fleet=fleet, settings=settings, observer=watch)
         except BaseException as stop:
-            done = len(journal.settled)
-            stop.add_note(f"stopped: {done} of {len(cells)} cells are kept; go on with: lisabench scale --resume --out {out}")
+            stop.add_note(f"stopped: {len(ledger)} of {visits.count} cells are kept; go on with: lisabench scale --resume --out {out}")
             raise
     try:
         show(out, as_json=as_json, quiet=quiet, statuses=statuses)
     except BaseException as stop:
-        stop.add_note(f"stopped: all {len(cells)} cells are kept; show and draw them with: lisabench report {out}")
+        stop.add_note(f"stopped: all {visits.count} cells are kept; show and draw them with: lisabench report {out}")
         raise
+
+
+def _print_settled(out: Path) -> None:
+    """The records that a resumed run has already, as JSON lines."""
+    from lisabench.journal import JOURNAL, is_settled
+    from lisabench.records import scan
+
+    scan(out / JOURNAL, lambda record: print(json.dumps(record)) if is_settled(record) else None)
 
 
 def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None = None) -> None:
@@ -105,20 +87,28 @@ def show(out: Path, *, as_json: bool, quiet: bool, statuses: Counter[str] | None
 
 
 def print_run(run: Run) -> None:
-    """A sweep's table, its laws of growth and what must be known beside them, on stdout."""
+    """A sweep's table, its laws of growth and what must be known beside them, on stdout; of several kinds of devices one after the other."""
+    console = results()
+    devices = run.by_device()
+    for place, (name, part) in enumerate(devices.items(), 1):
+        if len(devices) > 1:
+            lines(console, *[""] * (place > 1), f"{name}:", style="bold")
+        _print_device(part, console, last=place == len(devices))
+
+
+def _print_device(run: Run, console: Console, *, last: bool) -> None:
     from rich.table import Table
 
     from lisabench.render.growth import growth
     from lisabench.render.terminal import notes
 
-    console = results()
     console.print(fitting_table(run, console))
     for part in growth(run):
         if isinstance(part, Table):
             console.print(part)
         else:
             lines(console, part)
-    lines(console, *notes(run), style="dim")
+    lines(console, *notes(run, caveats=last), style="dim")
 
 
 def fitting_table(run: Run, console: Console) -> Group:
@@ -130,42 +120,3 @@ def fitting_table(run: Run, console: Console) -> Group:
 
 def _say(text: str) -> None:
     lines(messages(), text)
-
-
-class Watch(Bar):
-    """Follows a run: a progress bar on a terminal, records as JSON lines where asked, nothing otherwise."""
-
-    def __init__(self, cells: Sequence[Cell], *, as_json: bool, quiet: bool) -> None:
-        self.as_json = as_json
-        if sys.stderr.isatty() and not quiet:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            # Drawn twice a second: more would take time from the cores that are being measured.
-            wide = messages().width >= WIDE
-            self.bar = Progress(
-                *([BarColumn(bar_width=12)] if wide else []),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TextColumn("[dim]{task.fields[left]}"),
-                console=messages(),
-                transient=True,
-                refresh_per_second=2,
-                redirect_stdout=sys.stdout.isatty(),  # rich would send records that go to a file or a pipe to the terminal
-            )
-            self.task = self.bar.add_task("starting", total=len(cells), left="")
-
-    def started(self, cell: Cell, seconds_left: float | None) -> None:
-        self.update(description=_name(cell), left="" if seconds_left is None else f"about {units.duration(seconds_left)} left")
-
-    def progress(self, cell: Cell, phase: str, seconds_a_call: float | None) -> None:
-        now = f" {units.seconds(seconds_a_call)}" if seconds_a_call else ""
-        self.update(description=f"{_name(cell)} · {phase}{now}")
-
-    def finished(self, cell: Cell, record: Record) -> None:
-        if self.as_json:
-            print(json.dumps(record), flush=True)
-        self.update(advance=1)
-
-
-def _name(cell: Cell) -> str:
-    return f"{cell.op.rpartition(':')[2]} {cell.workload.tokens:,} x {cell.workload.batch}"

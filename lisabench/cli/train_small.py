@@ -138,7 +138,7 @@ def _check(asked: dict[str, Any]) -> None:
 
 def _plan(asked: dict[str, Any]) -> dict[str, Any]:
     """The plan that was asked for, with everything that was left to lisabench."""
-    from lisabench.sweep import resolve_operators
+    from lisabench.axes import resolve_operators
     from lisabench.train import catalogue
     from lisabench.train.augment import KINDS
     from lisabench.train.match import MATCHES

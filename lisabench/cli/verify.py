@@ -47,9 +47,10 @@ def verify(
     """Check operators against their dense reference and the laws that hold for all, or with --flops their FLOPs against counters."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: spinning threads slow these many small calls
     from lisabench import registry
+    from lisabench.axes import resolve_operators
     from lisabench.cli.options import resolve_device, tell_left_out
     from lisabench.laws import DIM, GRIDS, HEADS
-    from lisabench.sweep import check_options, resolve_operators
+    from lisabench.sweep import check_options
     from lisabench.workload import Workload
 
     device = resolve_device(device)

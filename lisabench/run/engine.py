@@ -1,255 +1,248 @@
-"""Takes a plan through a worker into the journal, workload by workload: budget, time limits, and what follows from a failure."""
+"""Takes a plan over the stands of a fleet into the journal, visit by visit; alone knows what is done and what is to do."""
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, Protocol
+from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
-from lisabench import provenance, registry
-from lisabench.journal import BUDGET, Journal, Record, blank_record, now
-from lisabench.measure import kept_peaks
-from lisabench.measure.latency import Limits
-from lisabench.measure.roofline import product_dtype, roofline
-from lisabench.run.forecast import Forecast
-from lisabench.run.local import Progress, Worker
-from lisabench.run.resident import transient_resident
-from lisabench.run.visit import Place, PlaceFailedError, Visit
-from lisabench.sweep import Cell
+from lisabench import provenance
+from lisabench.errors import InputError
+from lisabench.journal import Journal, Record, blank_record
+from lisabench.plans import Visits
+from lisabench.run.fleet import Ended, Event, Fleet, Lost, Measured, Phase, Said, Settings, Stand, Started, Surroundings, Task, UnfitError
+from lisabench.run.ledger import Ledger
+from lisabench.sweep import Cell, spread
 
-# A cell that the budget cuts off gets at least this long: the first cells have no forecast.
-LEAST_SECONDS = 5.0
-HALF = ("bf16", "fp16")
-ENDS_A_SERIES = {"oom": "ran out of memory", "timeout": "went over the time limit"}
+# As often a stand may be lost at a cell, or its process killed there, before that is what came of the cell.
+MOST_LOSSES = 3
+# Of longer plans the seconds that are left are reckoned from so many visits among them.
+FORETOLD_VISITS = 50
 
 
 class Observer(Protocol):
-    """Is told how a run goes on; times are in seconds, None where not known."""
+    """Is told how a run goes on; times are in seconds, None where not known. `stand` is where a cell is measured."""
 
-    def started(self, cell: Cell, seconds_left: float | None) -> None: ...
+    def settled(self, cells: int) -> None: ...
 
-    def progress(self, cell: Cell, phase: str, seconds_a_call: float | None) -> None: ...
+    def started(self, stand: str, cell: Cell, seconds_left: float | None) -> None: ...
 
-    def finished(self, cell: Cell, record: Record) -> None: ...
+    def progress(self, stand: str, cell: Cell, phase: str, seconds_a_call: float | None) -> None: ...
+
+    def finished(self, stand: str, cell: Cell, record: Record) -> None: ...
+
+    def gone(self, stand: str) -> None: ...
+
+    def said(self, text: str) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How long a run may take, in seconds, and what it compares with. `budget` None: as long as it needs.
+def run_cells(visits: Visits, *, journal: Journal, ledger: Ledger, fleet: Fleet, settings: Settings, observer: Observer) -> Counter[str]:
+    """Brings every cell that the ledger does not know as settled into the journal; how many have which status now.
 
-    `cross_check`: every CPU cell's memory is measured again in a fresh process. `mix`: go on with a run from another machine.
+    Raises:
+        InputError: the one stand that there is measures in other surroundings than the run's, and `settings.mix` is not set.
+        UnavailableError: no stand is left; what was measured is kept.
     """
-
-    budget: float | None
-    cell_timeout: float
-    limits: Limits = field(default_factory=Limits)
-    seed: int = 0
-    baseline: str | None = None
-    cross_check: bool = False
-    mix: bool = False
+    return _Run(visits, journal=journal, ledger=ledger, fleet=fleet, settings=settings, observer=observer).go()
 
 
-def run_cells(cells: Sequence[Cell], *, journal: Journal, worker: Worker, settings: Settings, observer: Observer) -> Counter[str]:
-    """Brings every cell that is not settled in the journal there; how many have which status now."""
-    return _Run(cells, journal=journal, worker=worker, settings=settings, observer=observer).go()
+@dataclass
+class _Making:
+    """A visit that is being made: its place in the plan, its cells by their keys, those that are not told of, the one at work."""
+
+    place: int
+    cells: dict[str, Cell]
+    open: set[str]
+    at: str | None = None
 
 
+@dataclass
 class _Run:
-    def __init__(self, cells: Sequence[Cell], *, journal: Journal, worker: Worker, settings: Settings, observer: Observer) -> None:
-        self.cells, self.journal, self.worker, self.settings, self.observer = cells, journal, worker, settings, observer
-        self.forecast = Forecast(settings.limits)
-        self.failed: dict[str, list[tuple[Cell, str]]] = {}
-        self.statuses: Counter[str] = Counter()
-        self.done: dict[str, str] = {}  # cell -> status
-        self.peaks: dict[str, float] = {}
-        self.peaked: set[str] = set()
-        self.best_sentinel: float | None = None
-        self.started = time.monotonic()
+    visits: Visits
+    journal: Journal
+    ledger: Ledger
+    fleet: Fleet
+    settings: Settings
+    observer: Observer
+    making: dict[Stand, _Making] = field(default_factory=dict)
+    again: deque[tuple[int, frozenset[str]]] = field(default_factory=deque)  # visits to make once more: their place, which cells of it
+    losses: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+    foretold: tuple[float, float | None] = (0.0, None)  # when the seconds left were reckoned last, and what they were
+
+    def __post_init__(self) -> None:
+        self.kinds = tuple(dict.fromkeys(kind for part in self.visits.parts for kind in (part.kinds or (None,))))
+        self.reached: dict[str | None, int] = dict.fromkeys(self.kinds, 0)
 
     def go(self) -> Counter[str]:
-        settled = self.journal.settled
-        for _, group in groupby(self.cells, key=lambda cell: cell.workload):
-            visited = list(group)
-            for cell in visited:
-                if cell.key in settled:
-                    self._close(cell, settled[cell.key])
-            missing = [cell for cell in visited if cell.key not in settled]
+        if len(self.ledger):
+            self.observer.settled(len(self.ledger))
+        while True:
+            for stand in self.fleet.idle():
+                if (task := self._next_task(stand)) is not None:
+                    self.fleet.start(stand, task)
+            if not self.fleet.busy and self._is_done():
+                return self.ledger.counts()
+            self.fleet.turn(self._take)
+
+    # --- what to measure next ------------------------------------------------------------------------------------------
+
+    def _next_task(self, stand: Stand) -> Task | None:
+        """The next visit with cells that are not settled, for a stand of this kind; those of a lost stand come first."""
+        kind = stand.kind if stand.kind in self.kinds else None
+        if kind not in self.kinds:
+            return None
+        for place, cells in self._waiting(kind):
+            missing = [cell for cell in cells if not self._skip(stand, cell)]
             if missing:
-                self._visit(missing)
-        return self.statuses
+                return self._task(stand, place, missing)
+        return None
 
-    def _visit(self, cells: Sequence[Cell]) -> None:
-        """Measures the cells of one workload, and records each."""
-        visit = Visit(
-            worker=self.worker,
-            limits=self.settings.limits,
-            seed=self.settings.seed,
-            baseline=self.settings.baseline,
-            progress=self._progress,
-            time_left=self._time_left,
-        )
-        for cell in cells:
-            self._open(visit, cell)
-        self._open_baseline(visit)
-        visit.rounds(self._fail, enough=lambda: self._left() <= 0)
-        if visit.sentinels:
-            self.best_sentinel = min(self.best_sentinel or np.inf, float(np.median(visit.sentinels)))
-        for place in list(visit.places):
-            if place.cell.key not in self.done:  # else it is there for the ratios of the others only
-                self._finish(place.cell, place.record, self._figures(visit, place) if place.enough else self._cut_off(place))
-        self.worker.close_cells()
+    def _waiting(self, kind: str | None) -> Iterator[tuple[int, list[Cell]]]:
+        """Visits with cells that are to be measured on this kind of device, taken out of those that wait."""
+        for _ in range(len(self.again)):
+            place, keys = self.again.popleft()
+            if self.visits.kind_of(place) == kind:
+                yield place, [cell for cell in self.visits[place] if cell.key in keys]
+            else:
+                self.again.append((place, keys))
+        while (place := self.reached[kind]) < len(self.visits):
+            self.reached[kind] += 1
+            if self.visits.kind_of(place) == kind and (missing := self._missing(place)):
+                yield place, missing
 
-    def _open(self, visit: Visit, cell: Cell) -> None:
-        self.observer.started(cell, self._seconds_left())
-        record = blank_record(cell.record_fields()) | {"started_at": now()}
-        committed = sum(self._predicted(place) for place in visit.places)
-        why = self._refusal(cell) or self._over_budget(self.forecast.cell_seconds(cell), committed)
+    def _missing(self, place: int) -> list[Cell]:
+        return [cell for cell in self.visits[place] if cell.key not in self.ledger]
+
+    def _is_done(self) -> bool:
+        """Whether nothing waits, for whatever kind of device."""
+        for kind in self.kinds:
+            if not self.again:
+                self.again.extend((place, frozenset(cell.key for cell in cells)) for place, cells in islice(self._waiting(kind), 1))
+        return not self.again
+
+    def _task(self, stand: Stand, place: int, cells: Sequence[Cell]) -> Task:
+        beside = None
+        if all(cell.op != self.settings.baseline for cell in cells):
+            measured = (cell for cell in self.visits[place] if self.ledger.statuses.get(cell.key) == "ok")
+            beside = next((cell for cell in measured if cell.op == self.settings.baseline), None)
+        forecast = self.ledger.forecast(stand.kind)
+        foretold = {cell.key: seconds for cell in cells if (seconds := forecast.cell_seconds(cell)) is not None}
+        self.making[stand] = _Making(place, {cell.key: cell for cell in cells}, {cell.key for cell in cells})
+        return Task(cells=cells, beside=beside, foretold=foretold, seconds_left=self._left(), settings=self.settings)
+
+    def _skip(self, stand: Stand, cell: Cell) -> bool:
+        """Records a cell whose series ended before it."""
+        why = self.ledger.ended(cell, stand.kind)
         if why:
-            self._finish(cell, record, why)
+            self._record(stand, cell, {"status": "skipped", "reason": why})
+        return why is not None
+
+    # --- what came of it -----------------------------------------------------------------------------------------------
+
+    def _take(self, stand: Stand, event: Event) -> None:
+        match event:
+            case Said(text):
+                self.observer.said(text)
+            case Surroundings(key, environment):
+                self._check(stand, key, environment)
+                self.journal.add_environment(key, environment)
+            case Started(key) | Phase(key):
+                self._at_work(stand, event, key)
+            case Measured(key, outcome):
+                self._measured(stand, key, outcome)
+            case Ended():
+                self.making.pop(stand, None)
+            case Lost():
+                self._lost(stand, event)
+
+    def _check(self, stand: Stand, key: str, environment: dict[str, object]) -> None:
+        """UnfitError where the stand's times do not belong beside those that are there; each kind of device has a series of its own."""
+        kind = stand.kind = provenance.device_kind(environment)
+        known = self.journal.environments
+        if len(self.kinds) > 1 or self.kinds[0] is not None:
+            known = {key: other for key, other in known.items() if provenance.device_kind(other) == kind}
+        if key not in known and not self.settings.mix:
+            try:
+                provenance.check_same(known, environment, run=self.journal.run)
+            except InputError as error:
+                raise UnfitError(str(error)) from error
+
+    def _at_work(self, stand: Stand, event: Started | Phase, key: str) -> None:
+        making = self.making.get(stand)
+        if making is None or key not in making.cells:  # the baseline beside
             return
-        self._ready(cell)
-        record["environment"] = self.worker.environment_hash
-        try:
-            place = visit.open(cell, record)
-        except PlaceFailedError as failure:
-            self._fail(failure)
-            return
-        why = self._over_budget(self._predicted(place), committed)
-        if why:
-            visit.drop(place)
-            self._finish(cell, record, why)
-
-    def _open_baseline(self, visit: Visit) -> None:
-        """Where the baseline was measured before the run was stopped, it takes part again, unrecorded: ratios need common rounds."""
-        if visit.places and all(place.cell.op != self.settings.baseline for place in visit.places):
-            workload = visit.places[0].cell.workload
-            settled = (cell for cell in self.cells if cell.workload == workload and cell.op == self.settings.baseline)
-            for cell in settled:
-                if self.done.get(cell.key) == "ok":
-                    with contextlib.suppress(PlaceFailedError):
-                        visit.open(cell, {})
-
-    def _ready(self, cell: Cell) -> None:
-        """The worker, its environment in the journal, and the device's peaks for the cell's dtype."""
-        self.worker.ready()
-        environment = self.worker.environment
-        if self.worker.environment_hash not in self.journal.environments and not self.settings.mix:
-            provenance.check_same(self.journal.environments, environment, run=self.journal.run)
-        # Once a run, whatever is kept: what a busy minute kept too low is mended by the next run.
-        wanted = {product_dtype(cell.workload.dtype, environment), *(["fp32"] if cell.workload.dtype in HALF else [])}
-        if not wanted <= self.peaked:
-            self.observer.progress(cell, "measuring peaks", None)
-            self.peaks = kept_peaks.keep(environment, self.worker.peaks(sorted(wanted - self.peaked)))
-            self.peaked |= wanted
-        self.journal.add_environment(self.worker.environment_hash, environment | {"peaks": self.peaks})
-
-    def _figures(self, visit: Visit, place: Place) -> Record:
-        """What was measured of a cell, with what follows from it."""
-        found = visit.account(place, best_sentinel=self.best_sentinel)
-        absent = found["absent"]
-        counted = found["flops"]
-        limit = roofline(
-            counted["analytic"],
-            found.pop("traffic_bytes"),
-            found["latency_s"]["median"],
-            peaks=self.peaks,
-            dtype=self._peak_dtype(place.cell, found["dispatch"]),
-            coverage=counted["coverage"],
-        )
-        if isinstance(limit, str):
-            absent["roofline"] = limit
-        resident: int | str = "measured with --cross-check only"
-        if self.settings.cross_check:
-            timeout = self._time_left(place.spent)
-            resident = transient_resident(place.cell, seed=self.settings.seed, threads=self.worker.threads, timeout=timeout)
-        if isinstance(resident, str):
-            absent["memory_bytes.resident"] = resident
+        making.at, cell = key, making.cells[key]
+        if isinstance(event, Started):
+            self.observer.started(stand.name, cell, self._seconds_left())
         else:
-            found["memory_bytes"]["resident"] = resident
-        return found | {"roofline": None if isinstance(limit, str) else limit}
+            self.observer.progress(stand.name, cell, event.name, event.seconds_a_call)
 
-    def _peak_dtype(self, cell: Cell, dispatch: dict[str, Any] | None) -> str:
-        """Under which peak a cell stands: that of its products' dtype, or of float32 where its FFTs, of which there are no shorter, are its work."""
-        by_fft = dispatch is not None and dispatch["fft_dtype"] == "float32"
-        return "fp32" if by_fft else product_dtype(cell.workload.dtype, self.worker.environment)
-
-    def _progress(self, cell: Cell) -> Progress:
-        return lambda phase, seconds: self.observer.progress(cell, phase, seconds)
-
-    def _fail(self, failure: PlaceFailedError) -> None:
-        place, outcome = failure.place, failure.outcome
-        if place.cell.key in self.done:
+    def _measured(self, stand: Stand, key: str, outcome: dict[str, object]) -> None:
+        making = self.making.get(stand)
+        if making is None or key not in making.open:
             return
-        if outcome["status"] == "timeout":
-            limit = self.settings.cell_timeout
-            went_over = f"over the time limit of {limit:.3g} s; a larger --cell-timeout, in a new run, lets it go on"
-            outcome = outcome | {"reason": went_over} if place.spent >= limit else self._cut_off(place)
-        self._finish(place.cell, place.record, outcome)
+        making.open.discard(key)
+        if outcome.pop("killed", False) and not self.fleet.alone:
+            self.losses[key] += 1
+            if self.losses[key] < MOST_LOSSES:
+                self.again.append((making.place, frozenset((key,))))
+                return
+        self._record(stand, making.cells[key], outcome)
 
-    def _cut_off(self, place: Place) -> Record:
-        return {"status": "skipped", "reason": f"{BUDGET}: cut off after {place.spent:.3g} s, when its time was up; a larger --budget"}
+    def _lost(self, stand: Stand, event: Lost) -> None:
+        self.observer.gone(stand.name)
+        making = self.making.pop(stand, None)
+        if making is None:
+            return
+        if making.at in making.open and not event.blameless:
+            self.losses[making.at] += 1
+            if self.losses[making.at] >= MOST_LOSSES:
+                why = f"its worker was lost {MOST_LOSSES} times while measuring it; the last time: {event.why}"
+                self._record(stand, making.cells[making.at], {"status": "crash", "reason": why})
+                making.open.discard(making.at)
+        if making.open:
+            self.again.append((making.place, frozenset(making.open)))
 
-    def _finish(self, cell: Cell, record: Record, outcome: dict[str, Any]) -> None:
-        record |= outcome
+    def _record(self, stand: Stand, cell: Cell, outcome: dict[str, object]) -> None:
+        record = blank_record(cell.record_fields()) | {"device_kind": cell.kind or stand.kind} | outcome
         if record["status"] != "ok":
             record |= {"relative_error": None, "absent": {}}
         self.journal.append(record)
-        self._close(cell, record)
+        self.ledger.take(record)
+        self.observer.finished(stand.name, cell, record)
 
-    def _close(self, cell: Cell, record: Record) -> None:
-        """Takes in a record, old or new."""
-        self.done[cell.key] = record["status"]
-        self.forecast.learn(cell, record)
-        if record["status"] in ENDS_A_SERIES:
-            self.failed.setdefault(cell.series, []).append((cell, record["status"]))
-        self.observer.finished(cell, record)
-        self.statuses[record["status"]] += 1
-
-    def _refusal(self, cell: Cell) -> dict[str, Any] | None:
-        """Status and reason of a cell that is not worth starting."""
-        why = registry.load(cell.op).refuses(cell.workload, **cell.options)
-        if why:
-            return {"status": "unsupported", "reason": why}
-        for smaller, status in self.failed.get(cell.series, []):
-            if smaller.workload.tokens <= cell.workload.tokens and smaller.workload.batch <= cell.workload.batch:
-                already = f"{smaller.workload.describe()} of the same series {ENDS_A_SERIES[status]} already"
-                return {"status": "skipped", "reason": already}
-        return None
-
-    def _over_budget(self, predicted: float | None, committed: float) -> dict[str, Any] | None:
-        """Skips a cell that the budget has no room for beside the cells that it was given to already."""
-        left = self._left()
-        if left <= 0:
-            return {"status": "skipped", "reason": f"{BUDGET}: the {self.settings.budget:.0f} s are used up; a larger --budget"}
-        if predicted is not None and predicted > left - committed:
-            room = max(0.0, left - committed)
-            why = f"{BUDGET}: predicted to take {predicted:.0f} s with {room:.0f} s left; a larger --budget"
-            return {"status": "skipped", "reason": why}
-        return None
-
-    def _predicted(self, place: Place) -> float:
-        """Seconds that an open cell still needs."""
-        return self.forecast.from_call(place.call_seconds, place.cell.workload.device)
+    # --- time ----------------------------------------------------------------------------------------------------------
 
     def _left(self) -> float:
         """Seconds of the budget."""
         budget = self.settings.budget
-        return np.inf if budget is None else budget - (time.monotonic() - self.started)
-
-    def _time_left(self, spent: float) -> float:
-        """How long a cell's next request may take."""
-        return min(self.settings.cell_timeout - spent, max(LEAST_SECONDS, self._left()))
+        return float(np.inf) if budget is None else budget - (time.monotonic() - self.started)
 
     def _seconds_left(self) -> float | None:
-        predicted = [self.forecast.cell_seconds(cell) for cell in self.cells if cell.key not in self.done]
-        known = [seconds for seconds in predicted if seconds is not None]
+        """Seconds until all is done, by what is foretold of the cells that are not; reckoned once a second."""
+        when, seconds = self.foretold
+        if seconds is None or time.monotonic() - when > 1:
+            seconds = self._reckoned()
+            self.foretold = time.monotonic(), seconds
+        return None if seconds is None else min(seconds, max(0.0, self._left()))
+
+    def _reckoned(self) -> float | None:
+        missing = [(cell, 1.0) for making in self.making.values() for key, cell in making.cells.items() if key in making.open]
+        missing += [(cell, 1.0) for place, keys in self.again for cell in self.visits[place] if cell.key in keys]
+        for kind, reached in self.reached.items():
+            rest = len(self.visits) - reached
+            some = spread(rest, FORETOLD_VISITS)
+            places = [reached + place for place in some if self.visits.kind_of(reached + place) == kind]
+            missing += [(cell, rest / len(some)) for place in places for cell in self._missing(place)]
+        here = next((stand.kind for stand in self.making), None)
+        foretold = [(self.ledger.forecast(cell.kind or here).cell_seconds(cell), weight) for cell, weight in missing]
+        known = [seconds for seconds, _ in foretold if seconds is not None]
         if not known:
             return None
-        whole = sum(known) + (len(predicted) - len(known)) * max(known)
-        return min(whole, max(0.0, self._left()))
+        return sum((max(known) if seconds is None else seconds) * weight for seconds, weight in foretold) / max(1, len(self.making))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from lisabench.journal import Record
+import json
+from bisect import bisect_right, insort
+from collections.abc import Mapping
+from typing import Any
+
 from lisabench.measure.latency import MINIMUM_SAMPLES, Limits
 from lisabench.sweep import Cell
 
 OVERHEAD_SECONDS = {"cpu": 0.3, "cuda": 2.0}  # on a GPU with energy and the other kinds of latency
 AUDIT_CALLS = 5  # the first output, a trace of memory, two FLOP counts, and one to spare
+ALIKE = ("scope", "dtype", "device", "compiled")
 
 
 class Forecast:
@@ -15,20 +20,21 @@ class Forecast:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._seen: dict[str, list[tuple[float, float]]] = {}
+        self._seen: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
 
-    def learn(self, cell: Cell, record: Record) -> None:
+    def learn(self, record: Mapping[str, Any]) -> None:
         """Takes in a measured record; others tell nothing."""
         if record["status"] == "ok" and record["latency_s"]:
-            self._seen.setdefault(self._kind(cell), []).append((self._work(cell), record["latency_s"]["median"]))
+            work = (record["flops"] or {}).get("analytic") or float(record["batch"] * record["tokens"] ** 2)
+            insort(self._seen.setdefault(_like(record), []), (work, record["latency_s"]["median"]))
 
     def call_seconds(self, cell: Cell) -> float | None:
         """Seconds of one call, None without anything to go by. Time is taken to grow as FLOPs do, or as N^2 where these are unknown."""
-        seen = self._seen.get(self._kind(cell))
+        seen = self._seen.get(_like({"op": cell.op, "options": cell.options} | cell.workload.record_fields()))
         if not seen:
             return None
-        work = self._work(cell)
-        known, seconds = max((pair for pair in seen if pair[0] <= work), default=min(seen))
+        work = cell.flops or float(cell.workload.batch * cell.workload.tokens**2)
+        known, seconds = seen[max(0, bisect_right(seen, (work, float("inf"))) - 1)]
         return seconds * max(1.0, work / known)
 
     def cell_seconds(self, cell: Cell) -> float | None:
@@ -41,11 +47,6 @@ class Forecast:
         sampling = max(self.limits.seconds, MINIMUM_SAMPLES * call_seconds)
         return OVERHEAD_SECONDS[device.partition(":")[0]] + sampling + AUDIT_CALLS * call_seconds
 
-    @staticmethod
-    def _kind(cell: Cell) -> str:
-        workload = cell.workload
-        return repr((cell.op, sorted(cell.options.items(), key=str), workload.scope, workload.dtype, workload.device, workload.compiled))
 
-    @staticmethod
-    def _work(cell: Cell) -> float:
-        return cell.flops or float(cell.workload.batch * cell.workload.tokens**2)
+def _like(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (record["op"], json.dumps(record["options"], sort_keys=True, default=str), *(record[name] for name in ALIKE))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -44,9 +44,9 @@ class WorkerFailedError(LisaBenchError):
 class Worker:
     """One worker process, started at the first use and again after it was killed or died."""
 
-    def __init__(self, *, device: str, threads: int | None, command: list[str] | None = None) -> None:
-        """`command`: the command line that this is done for, told in the environment."""
-        self.device, self.threads, self.command = device, threads, command
+    def __init__(self, *, device: str, threads: int | None, command: list[str] | None = None, cores: Collection[int] | None = None) -> None:
+        """`command`: the command line that this is done for, told in the environment. `cores`: those that it keeps to."""
+        self.device, self.threads, self.command, self.cores = device, threads, command, cores
         self.environment: dict[str, Any] = {}
         self.environment_hash = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +60,8 @@ class Worker:
             return
         ours, theirs = Pipe()
         lifeline_theirs, self._lifeline = os.pipe()
-        settings = json.dumps({"device": self.device, "threads": self.threads, "command": self.command, "parent": os.getpid()})
+        stated = {"device": self.device, "threads": self.threads, "command": self.command, "cores": sorted(self.cores or ())}
+        settings = json.dumps(stated | {"parent": os.getpid()})
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # what an operator prints; its last line tells of a crash
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "lisabench.run.worker", str(theirs.fileno()), str(lifeline_theirs), settings],
@@ -135,7 +136,9 @@ class Worker:
                 "status": "timeout",
                 "reason": f"over the time limit of {timeout:.3g} s; a larger --cell-timeout, in a new run, lets it go on",
             }
-        return {"status": "crash", "reason": self._death()}
+        reason = self._death()
+        # The system's or a neighbour's doing, as far as one can tell: elsewhere the cell may come through.
+        return {"status": "crash", "reason": reason} | ({"killed": True} if "killed by SIGKILL" in reason else {})
 
     def kill(self) -> None:
         """Ends the process and its children at once; the next use starts a new one."""

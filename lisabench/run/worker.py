@@ -37,6 +37,8 @@ def main() -> None:
     """Entry point of `python -m lisabench.run.worker FD LIFELINE_FD SETTINGS`."""
     channel, lifeline, settings = Connection(int(sys.argv[1])), int(sys.argv[2]), json.loads(sys.argv[3])
     die_with(settings["parent"], lifeline)
+    if settings["cores"]:
+        os.sched_setaffinity(0, settings["cores"])  # before torch starts threads, which then keep to them too
     try:
         _serve(channel, settings)
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from conftest import PROGRAM, SMALL, only_error, records
 
+from lisabench.plans import visits_of
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -33,7 +35,8 @@ def test_a_sweep_leaves_a_whole_run(finished: tuple[Path, subprocess.CompletedPr
     environments = json.loads((run / "environment.json").read_text())
     assert {r["environment"] for r in found} == set(environments)
     plan = json.loads((run / "plan.json").read_text())
-    assert [cell["cell"] for cell in plan["cells"]] == [r["cell"] for r in found]
+    assert [cell.key for cell in visits_of(plan, run=run).cells()] == [r["cell"] for r in found]
+    assert plan["cells"] == 24
     assert plan["command"][1] == "scale"
     for r in found:
         assert r["schema"] == 1

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import PROGRAM, SMALL, only_error, records
 
+from lisabench.plans import visits_of
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -44,7 +46,8 @@ def test_a_second_program_on_the_same_run_is_told(lisabench: Run, tmp_path: Path
     from lisabench.journal import Journal
 
     with Journal.create(
-        tmp_path / "run", {"kind": "scale", "operators": {}, "cells": [], "device": "cpu", "threads": None, "seed": 0, "baseline": None}
+        tmp_path / "run",
+        {"kind": "scale", "operators": {}, "cells": 0, "sweeps": [], "device": "cpu", "threads": None, "seed": 0, "baseline": None},
     ):
         done = lisabench("scale", "--resume", "--out", "run")
     assert done.returncode == 4
@@ -119,7 +122,8 @@ def test_kill_at_random_moments_loses_and_doubles_nothing(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert journal.read_text().startswith(kept)
-    planned = [cell["cell"] for cell in json.loads((tmp_path / "run" / "plan.json").read_text())["cells"]]
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    planned = [cell.key for cell in visits_of(plan, run="run").cells()]
     assert [r["cell"] for r in records(tmp_path / "run")] == planned
     assert len(set(planned)) == len(planned) == 54
     assert sys.platform != "linux" or not [p for p in _workers() if str(tmp_path) in p]

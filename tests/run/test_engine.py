@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import records
 
+from lisabench.axes import grids, resolve_operators
 from lisabench.errors import InputError
 from lisabench.journal import Journal, Record
 from lisabench.measure.latency import Limits
+from lisabench.plans import Listed, Visits
 from lisabench.presets import Shape
-from lisabench.run.engine import Settings, run_cells
+from lisabench.run.alone import Alone
+from lisabench.run.engine import run_cells
+from lisabench.run.fleet import Settings
 from lisabench.run.forecast import Forecast
+from lisabench.run.ledger import Ledger
 from lisabench.run.local import Worker
-from lisabench.sweep import Cell, Sweep, grids, resolve_operators
+from lisabench.sweep import Cell, Sweep
 from lisabench.workload import Grid, Workload
 
 FAST = Limits(seconds=0.05, at_least_seconds=0.0, warmup_seconds=0.01)
@@ -29,16 +35,26 @@ class Watch:
         self.cells: list[str] = []
         self.left: list[float | None] = []
         self.phases: set[str] = set()
+        self.known = 0
 
-    def started(self, cell: Cell, seconds_left: float | None) -> None:
+    def settled(self, cells: int) -> None:
+        self.known = cells
+
+    def started(self, stand: str, cell: Cell, seconds_left: float | None) -> None:
         self.cells.append(cell.key)
         self.left.append(seconds_left)
 
-    def progress(self, cell: Cell, phase: str, seconds_a_call: float | None) -> None:
+    def progress(self, stand: str, cell: Cell, phase: str, seconds_a_call: float | None) -> None:
         self.phases.add(phase)
 
-    def finished(self, cell: Cell, record: Record) -> None:
+    def finished(self, stand: str, cell: Cell, record: Record) -> None:
         assert record["cell"] == cell.key
+
+    def gone(self, stand: str) -> None:
+        raise AssertionError(stand)
+
+    def said(self, text: str) -> None:
+        raise AssertionError(text)
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +70,11 @@ def plan(ops: str, tokens: str, batches: tuple[int, ...] = (1,)) -> list[Cell]:
 
 def go(run: Path, cells: list[Cell], worker: Worker, *, resume: bool = False, **settings: Any) -> tuple[list[Record], Watch]:
     watch = Watch()
-    with Journal.resume(run) if resume else Journal.create(run, {}) as journal:
-        run_cells(
-            cells,
-            journal=journal,
-            worker=worker,
-            settings=Settings(**{"budget": None, "cell_timeout": 60, "limits": FAST} | settings),
-            observer=watch,
-        )
-        return journal.records, watch
+    asked = Settings(**{"budget": None, "cell_timeout": 60, "limits": FAST} | settings)
+    ledger = Ledger(asked.limits)
+    with Journal.resume(run, taken=ledger.take) if resume else Journal.create(run, {}) as journal:
+        run_cells(Visits([Listed(cells)]), journal=journal, ledger=ledger, fleet=Alone(worker), settings=asked, observer=watch)
+    return records(run), watch
 
 
 def test_all_cells_once_and_in_order(tmp_path: Path, worker: Worker) -> None:
@@ -76,7 +88,7 @@ def test_all_cells_once_and_in_order(tmp_path: Path, worker: Worker) -> None:
     assert watch.left[-1] is not None
     again, watch = go(tmp_path / "run", cells, worker, resume=True)
     assert again == found
-    assert watch.cells == []
+    assert (watch.cells, watch.known) == ([], len(cells))
 
 
 def test_a_baseline_that_is_settled_takes_part_again_for_the_ratios_of_a_resumed_run(tmp_path: Path, worker: Worker) -> None:
@@ -105,7 +117,7 @@ def test_a_run_of_another_machine_is_not_gone_on_with_unless_told_to(tmp_path: P
 def test_a_budget_that_ends_before_six_rounds_leaves_no_figure(tmp_path: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many samples of one round are no figure."""
     left = iter([9.0] * 4 + [0.0] * 99)
-    monkeypatch.setattr("lisabench.run.engine._Run._left", lambda self: next(left))
+    monkeypatch.setattr("lisabench.run.measuring._Visiting._left", lambda self: next(left))
     found, _ = go(tmp_path / "run", plan("linear", "16"), worker, budget=9.0)
     assert [(r["status"], r["latency_s"]) for r in found] == [("skipped", None)]
     assert found[0]["reason"].startswith("budget: ")
@@ -145,7 +157,7 @@ def test_the_budget_skips_by_name_and_a_resumed_run_takes_them_up(tmp_path: Path
 def test_a_cell_that_the_budget_cuts_off_is_skipped_not_timed_out(
     tmp_path: Path, own_operators: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lisabench.run.engine.LEAST_SECONDS", 1.0)
+    monkeypatch.setattr("lisabench.run.measuring.LEAST_SECONDS", 1.0)
     with Worker(device="cpu", threads=1) as worker:
         worker.ready()
         found, _ = go(tmp_path / "run", plan(f"{own_operators}:Sleeps,linear", "16"), worker, budget=2.0, cell_timeout=60)
@@ -170,10 +182,15 @@ def test_forecast_follows_flops_and_the_nearest_smaller_cell() -> None:
         return Cell(op=op, options={"key_dim": None}, workload=Workload(grid=Grid(1, tokens)))
 
     forecast = Forecast(Limits(seconds=1.0))
+
+    def learn(tokens: int, median: float) -> None:
+        of = cell(tokens)
+        forecast.learn(of.record_fields() | {"status": "ok", "latency_s": {"median": median}, "flops": {"analytic": of.flops}})
+
     assert forecast.cell_seconds(cell(64)) is None
-    forecast.learn(cell(64), {"status": "ok", "latency_s": {"median": 0.001}})
-    forecast.learn(cell(256), {"status": "ok", "latency_s": {"median": 0.1}})
-    forecast.learn(cell(512), {"status": "oom", "latency_s": None})
+    learn(64, 0.001)
+    learn(256, 0.1)
+    forecast.learn(cell(512).record_fields() | {"status": "oom", "latency_s": None, "flops": None})
     assert forecast.call_seconds(cell(128)) == pytest.approx(0.004)
     assert forecast.call_seconds(cell(1024)) == pytest.approx(1.6)
     assert forecast.call_seconds(cell(32)) == pytest.approx(0.001)
