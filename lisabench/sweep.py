@@ -135,8 +135,8 @@ class Sweep:
         dtypes = np.array([sorted(self.dtypes).index(one) for one in self.dtypes])[dtype]
         order = np.lexsort((dtypes, modes, batches, tokens, batches * tokens * dims))
         part, parts = self.share
-        # Dealt there and back again, so that no part has the larger of every pair.
-        dealt = np.arange(len(order)) % (2 * parts)
+        # Dealt from the largest on, there and back again, so that no part has the larger of every pair.
+        dealt = np.arange(len(order))[::-1] % (2 * parts)
         mine: NDArray[np.int64] = order[np.minimum(dealt, 2 * parts - 1 - dealt) == part - 1]
         return mine
 

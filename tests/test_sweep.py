@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,24 @@ def test_keys_are_content() -> None:
     assert [cell.key for cell in cells] == [cell.key for cell in sweep(tokens="16,64", batches=(1, 2)).cells()]
     other = sweep(tokens="16,64", batches=(1, 2), dtypes=("bf16",)).cells()
     assert not {cell.key for cell in cells} & {cell.key for cell in other}
+
+
+def test_a_key_is_the_hash_of_its_content() -> None:
+    for cell in sweep("lisa,linear", batches=(1, 2), modes=("train",), dtypes=("bf16", "fp64"), compiled=True).cells():
+        stated = {"op": cell.op, "options": cell.options, "digest": None} | cell.workload.record_fields()
+        assert cell.key == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_shares_part_the_plan_evenly() -> None:
+    whole = sweep("linear,softmax", tokens="16..1024", batches=(1, 2, 4))
+    parts = [sweep("linear,softmax", tokens="16..1024", batches=(1, 2, 4), share=(part, 4)) for part in range(1, 5)]
+    keys = [{cell.key for cell in part.cells()} for part in parts]
+    assert sum(map(len, keys)) == whole.count
+    assert set().union(*keys) == {cell.key for cell in whole.cells()}
+    assert max(map(len, keys)) - min(map(len, keys)) <= 2
+    largest = [visit[0].key for visit in list(whole.visits())[-4:]]
+    assert [sum(key in part for part in keys) for key in largest] == [1] * 4
+    assert [sum(key in part for key in largest) for part in keys] == [1] * 4
 
 
 def test_options_go_to_every_operator_that_has_them() -> None:

@@ -52,17 +52,21 @@ def _targets(found: list[Target]) -> str:
 
 
 def _origin(report: Mapping[str, Any]) -> str:
-    machine = report["environment"]
+    quick = " Quick: few sizes, few turns, short sampling; not the report to cite." if report["quick"] else ""
+    return origin(report["environment"], report["command"], seconds=report["seconds"]) + quick
+
+
+def origin(machine: Mapping[str, Any], command: str, *, seconds: float | None = None) -> str:
+    """By which command figures were printed, on which machine and with what, in a sentence."""
     cpu, load, git = machine.get("cpu") or {}, machine.get("load_average"), machine.get("git") or {}
     commit = f", commit {str(git['commit'])[:12]}{' with changes' if git.get('dirty') else ''}" if git.get("commit") else ""
     words = [
-        f"Printed by `{report['command']}` on {machine.get('device_name')}, {cpu.get('threads')} threads",
+        f"Printed by `{command}` on {machine.get('device_name')}, {cpu.get('threads')} threads",
         f"torch {(machine.get('libraries') or {}).get('torch')}, lisabench {machine.get('lisabench')}{commit}",
         f"load average {load[0]:.2f} at the start" if load else "",
-        f"in {units.duration(report['seconds'])}",
+        f"in {units.duration(seconds)}" if seconds is not None else "",
     ]
-    quick = " Quick: few sizes, few turns, short sampling; not the report to cite." if report["quick"] else ""
-    return ", ".join(filter(None, words)) + f".{quick}"
+    return ", ".join(filter(None, words)) + "."
 
 
 def into_docs(text: str, tables: str) -> str:

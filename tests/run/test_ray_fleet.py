@@ -124,5 +124,3 @@ def test_without_a_device_the_run_ends_with_what_it_has(nodes: Nodes, lisabench:
     assert done.returncode == 3
     assert "which --kind leaves out" in only_error(done)
     assert not (tmp_path / "fleet").exists()
-
-
