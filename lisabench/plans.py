@@ -26,6 +26,8 @@ class Part(Protocol):
 
     def visit(self, place: int) -> list[Cell]: ...
 
+    def keys(self, place: int) -> list[str]: ...
+
     def kind_of(self, place: int) -> str | None: ...
 
 
@@ -48,6 +50,9 @@ class Listed:
 
     def visit(self, place: int) -> list[Cell]:
         return self._visits[place]
+
+    def keys(self, place: int) -> list[str]:
+        return [cell.key for cell in self._visits[place]]
 
     def kind_of(self, place: int) -> str | None:
         return self._visits[place][0].kind
@@ -80,12 +85,17 @@ class Visits:
         part, within = self._at(place)
         return part.kind_of(within)
 
+    def keys(self, place: int) -> list[str]:
+        """The keys of a visit's cells, in whatever order: soon had."""
+        part, within = self._at(place)
+        return part.keys(within)
+
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the visits."""
         return (cell for visit in self for cell in visit)
 
     def _at(self, place: int) -> tuple[Part, int]:
-        if not 0 <= place < len(self):
+        if not 0 <= place < (self._ends[-1] if self._ends else 0):
             raise IndexError(place)
         which = bisect_right(self._ends, place)
         return self.parts[which], place - (self._ends[which - 1] if which else 0)

@@ -118,7 +118,8 @@ def _checked(record: Any, path: Path, number: int, required: Set[str]) -> Record
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         schema = record.get("schema") if isinstance(record, dict) else None
         raise InputError(f"{path} line {number} has schema {schema!r}; this lisabench reads {SCHEMA}")
-    if missing := required - record.keys():
+    if not required <= record.keys():
+        missing = required - record.keys()
         raise RunError(
             f"{path} line {number} is damaged (it lacks {', '.join(sorted(missing))}); restore the file from a copy or cut it there"
         )

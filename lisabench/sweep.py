@@ -5,12 +5,12 @@ A plan may have a million cells: it is kept as its axes, and its cells are made 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lisabench import registry
 from lisabench.errors import InputError, unknown
 from lisabench.presets import Shape
-from lisabench.workload import DTYPES, MODES, SCOPES, Workload
+from lisabench.workload import DTYPES, MODES, SCOPES, Grid, Workload
 
 if TYPE_CHECKING:
     from lisabench.contract import Cost
@@ -47,27 +47,8 @@ class Cell:
     def key(self) -> str:
         """Content hash: equal cells have equal keys on every machine."""
         w = self.workload
-        # What JSON with sorted keys gives of these fields; written out, since plans have a million cells.
-        stated = (
-            f'{{"batch": {w.batch}, "compiled": {"true" if w.compiled else "false"}, "device": {_ENCODE(w.device)}, '
-            f'"digest": {_ENCODE(self.digest)}, "dim": {w.dim}, "dtype": "{w.dtype}", "heads": {w.heads}, "height": {w.grid.height}, '
-            f'{"" if self.kind is None else _kind_entry(self.kind)}"mode": "{w.mode}", "op": {_ENCODE(self._content_name)}, '
-            f'"options": {_ENCODE(self.options)}, "scope": "{w.scope}", "tokens": {w.tokens}, "width": {w.grid.width}}}'
-        )
-        return hashlib.sha256(stated.encode()).hexdigest()[:16]
-
-    @cached_property
-    def series(self) -> str:
-        """What the cell shares with the smaller and larger ones of its curve: all but tokens, grid and batch."""
-        fixed = {k: v for k, v in self.workload.record_fields().items() if k not in ("tokens", "height", "width", "batch")}
-        of_kind = {} if self.kind is None else {"kind": self.kind}
-        stated = {"op": self._content_name, "options": self.options} | fixed | of_kind
-        return hashlib.sha256(_ENCODE(stated).encode()).hexdigest()[:16]
-
-    @property
-    def _content_name(self) -> str:
-        """A user's file is known by what is in it, wherever it lies."""
-        return self.op.rpartition(":")[2] if self.digest else self.op
+        of = _Mixer(self.op, self.options, self.digest)
+        return of.key(w.batch, w.grid, w.dim, w.heads, w.mode, w.dtype, _ENCODE(w.device), w.scope, w.compiled, self.kind)
 
     @cached_property
     def cost(self) -> Cost | None:
@@ -98,8 +79,25 @@ class Cell:
         return cls(op=record["op"], options=record["options"], workload=Workload.from_record(record), digest=digest, kind=kind)
 
 
-def _kind_entry(kind: str) -> str:
-    return f'"kind": {_ENCODE(kind)}, '
+class _Mixer:
+    """What is the same in the keys of all cells of an operator with its options, written once: plans have a million cells."""
+
+    def __init__(self, op: str, options: Mapping[str, Any], digest: str | None) -> None:
+        # A user's file is known by what is in it, wherever it lies.
+        self.op, self.options, self.digest = _ENCODE(op.rpartition(":")[2] if digest else op), _ENCODE(options), _ENCODE(digest)
+
+    def key(
+        self, batch: int, grid: Grid, dim: int, heads: int, mode: str, dtype: str, device: str, scope: str, compiled: bool, kind: str | None
+    ) -> str:
+        """The hash of what JSON with sorted keys gives of the cell; `device` is JSON already."""
+        height, width = grid
+        of_kind = "" if kind is None else f'"kind": {_ENCODE(kind)}, '
+        stated = (
+            f'{{"batch": {batch}, "compiled": {"true" if compiled else "false"}, "device": {device}, "digest": {self.digest}, '
+            f'"dim": {dim}, "dtype": "{dtype}", "heads": {heads}, "height": {height}, {of_kind}"mode": "{mode}", "op": {self.op}, '
+            f'"options": {self.options}, "scope": "{scope}", "tokens": {height * width}, "width": {width}}}'
+        )
+        return sha256(stated.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,24 +151,32 @@ class Sweep:
         """The kind of device that the visit is meant for."""
         return self.kinds[place // len(self._order)] if self.kinds else None
 
-    def workload(self, place: int) -> Workload:
-        """The workload of a visit; the smallest is the first."""
+    def _point(self, place: int) -> tuple[Shape, int, str, str]:
+        """Shape, batch, mode and dtype of a visit."""
         rest = int(self._order[place % len(self._order)])
         rest, dtype = divmod(rest, len(self.dtypes))
         rest, mode = divmod(rest, len(self.modes))
         shape, batch = divmod(rest, len(self.batches))
-        stated = self.shapes[shape]
-        return Workload(
-            scope=self.scope,
-            mode=self.modes[mode],
-            batch=self.batches[batch],
-            grid=stated.grid,
-            dim=stated.dim,
-            heads=stated.heads,
-            dtype=self.dtypes[dtype],
-            device=self.device,
-            compiled=self.compiled,
-        )
+        return self.shapes[shape], self.batches[batch], self.modes[mode], self.dtypes[dtype]
+
+    def workload(self, place: int) -> Workload:
+        """The workload of a visit; the smallest is the first."""
+        shape, batch, mode, dtype = self._point(place)
+        stated = {"scope": self.scope, "device": self.device, "compiled": self.compiled}
+        return Workload(grid=shape.grid, dim=shape.dim, heads=shape.heads, batch=batch, mode=mode, dtype=dtype, **stated)  # type: ignore[arg-type]
+
+    @cached_property
+    def _mixers(self) -> tuple[list[_Mixer], str]:
+        return [_Mixer(op, options, self.digests.get(op)) for op, options in self.ops], _ENCODE(self.device)
+
+    def keys(self, place: int) -> list[str]:
+        """The keys of a visit's cells, in the order of `ops`; soon had, for a plan that is gone on with asks for all of them."""
+        shape, batch, mode, dtype = self._point(place)
+        mixers, device = self._mixers
+        kind = self.kind_of(place)
+        return [
+            mixer.key(batch, shape.grid, shape.dim, shape.heads, mode, dtype, device, self.scope, self.compiled, kind) for mixer in mixers
+        ]
 
     def visit(self, place: int) -> list[Cell]:
         """The cells of a visit; the operators follow each other in seeded random order."""

@@ -77,7 +77,6 @@ def test_order_is_seeded() -> None:
 def test_keys_are_content() -> None:
     cells = sweep(tokens="16,64", batches=(1, 2)).cells()
     assert len({cell.key for cell in cells}) == 4
-    assert len({cell.series for cell in cells}) == 1
     assert [cell.key for cell in cells] == [cell.key for cell in sweep(tokens="16,64", batches=(1, 2)).cells()]
     other = sweep(tokens="16,64", batches=(1, 2), dtypes=("bf16",)).cells()
     assert not {cell.key for cell in cells} & {cell.key for cell in other}
@@ -87,6 +86,13 @@ def test_a_key_is_the_hash_of_its_content() -> None:
     for cell in sweep("lisa,linear", batches=(1, 2), modes=("train",), dtypes=("bf16", "fp64"), compiled=True).cells():
         stated = {"op": cell.op, "options": cell.options, "digest": None} | cell.workload.record_fields()
         assert cell.key == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_keys_of_a_visit_are_those_of_its_cells() -> None:
+    of = sweep("lisa,linear", batches=(1, 2), modes=("forward", "train"), kinds=("a", "b"))
+    for place in range(len(of)):
+        assert set(of.keys(place)) == {cell.key for cell in of.visit(place)}
+    assert len({key for place in range(len(of)) for key in of.keys(place)}) == of.count
 
 
 def test_shares_part_the_plan_evenly() -> None:

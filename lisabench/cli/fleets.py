@@ -25,7 +25,7 @@ def fleet_device(device: str, address: str | None) -> str:
 
 
 @contextmanager
-def open_fleet(engine: str, plan: dict[str, Any], *, address: str | None, kinds: Sequence[str], say: bool) -> Iterator[Fleet]:
+def open_fleet(engine: str, plan: dict[str, Any], *, address: str | None, kinds: Sequence[str]) -> Iterator[Fleet]:
     """The stands that measure the plan, for as long as the block lasts."""
     command = ["lisabench", *sys.argv[1:]]
     if engine == "local":

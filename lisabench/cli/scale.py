@@ -137,6 +137,7 @@ def scale(
 
         print_plan(visits_of(plan, run=out), history=history or (), limits=limits, devices=None, as_json=as_json)
         return
+    from lisabench.cli.console import lines, messages
     from lisabench.cli.session import run_and_render
     from lisabench.run.fleet import Settings
 
@@ -151,9 +152,11 @@ def scale(
         mix=mix,
     )
     out = out or default_run("scale", "-".join(plan["operators"]))
-    with open_fleet(engine, plan, address=address, kinds=kind or (), say=not quiet) as fleet:
+    with open_fleet(engine, plan, address=address, kinds=kind or ()) as fleet:
         if len(fleet.kinds) > 1 and not resume:
             plan = for_kinds(plan, fleet.kinds, run=out)
+            if not quiet:
+                lines(messages(), f"{len(fleet.kinds)} kinds of devices, of which each measures the whole plan: {'; '.join(fleet.kinds)}")
         run_and_render(plan, fleet, out=out, resume=resume, settings=settings, as_json=as_json, quiet=quiet)
 
 

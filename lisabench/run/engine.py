@@ -117,6 +117,8 @@ class _Run:
                 yield place, missing
 
     def _missing(self, place: int) -> list[Cell]:
+        if all(key in self.ledger.statuses for key in self.visits.keys(place)):  # sooner than to make the cells
+            return []
         return [cell for cell in self.visits[place] if cell.key not in self.ledger]
 
     def _is_done(self) -> bool:

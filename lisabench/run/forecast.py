@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right, insort
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from lisabench.measure.latency import MINIMUM_SAMPLES, Limits
 from lisabench.sweep import Cell
 
 OVERHEAD_SECONDS = {"cpu": 0.3, "cuda": 2.0}  # on a GPU with energy and the other kinds of latency
 AUDIT_CALLS = 5  # the first output, a trace of memory, two FLOP counts, and one to spare
-ALIKE = ("scope", "dtype", "device", "compiled")
+MOST_SEEN = 4096  # points of one operator that are kept; of more every other is dropped
 
 
 class Forecast:
@@ -26,7 +27,10 @@ class Forecast:
         """Takes in a measured record; others tell nothing."""
         if record["status"] == "ok" and record["latency_s"]:
             work = (record["flops"] or {}).get("analytic") or float(record["batch"] * record["tokens"] ** 2)
-            insort(self._seen.setdefault(_like(record), []), (work, record["latency_s"]["median"]))
+            seen = self._seen.setdefault(_like(record), [])
+            insort(seen, (work, record["latency_s"]["median"]))
+            if len(seen) > MOST_SEEN:
+                del seen[1::2]
 
     def call_seconds(self, cell: Cell) -> float | None:
         """Seconds of one call, None without anything to go by. Time is taken to grow as FLOPs do, or as N^2 where these are unknown."""
@@ -49,4 +53,5 @@ class Forecast:
 
 
 def _like(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return (record["op"], json.dumps(record["options"], sort_keys=True, default=str), *(record[name] for name in ALIKE))
+    options = orjson.dumps(record["options"], str, orjson.OPT_SORT_KEYS)
+    return record["op"], options, record["scope"], record["dtype"], record["device"], record["compiled"]

@@ -57,7 +57,9 @@ class Ledger:
 
     def forecast(self, kind: str | None) -> Forecast:
         """What is foretold of a kind of device, as records name it."""
-        return self.forecasts.setdefault(kind, Forecast(self.limits))
+        if kind not in self.forecasts:
+            self.forecasts[kind] = Forecast(self.limits)
+        return self.forecasts[kind]
 
     def ended(self, cell: Cell, kind: str | None) -> str | None:
         """Why a cell is not worth starting on a device of this kind: a smaller one of its series ended badly there."""
