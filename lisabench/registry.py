@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 PACKAGE = "lisabench.operators"
 
 
-def built_in() -> list[str]:
+@lru_cache
+def built_in() -> tuple[str, ...]:
     """The names of our own operators."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    return sorted(path.stem for folder in folders for path in Path(folder).glob("*.py") if not path.stem.startswith("_"))
+    return tuple(sorted(path.stem for folder in folders for path in Path(folder).glob("*.py") if not path.stem.startswith("_")))
 
 
 def _installed() -> dict[str, metadata.EntryPoint]:
@@ -36,7 +37,7 @@ def _installed() -> dict[str, metadata.EntryPoint]:
 def names() -> list[str]:
     """The names of all operators that need no file: ours first, then those of installed packages. Imports none of them."""
     ours = built_in()
-    return ours + sorted(set(_installed()) - set(ours))
+    return [*ours, *sorted(set(_installed()) - set(ours))]
 
 
 def is_file_spec(name: str) -> bool:

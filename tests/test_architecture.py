@@ -13,8 +13,8 @@ TOP = Path(__file__).parent.parent
 LAYERS = [
     {"cli"},
     {"run", "train", "render", "laws", "cost_laws"},
-    {"bundle"},
-    {"analysis", "sweep", "journal", "provenance", "results", "measure"},
+    {"bundle", "merging", "merging_join", "merging_plan", "merging_sources"},
+    {"analysis", "sweep", "plans", "axes", "journal", "provenance", "results", "measure"},
     {"records"},
     {"registry"},
     {"contract", "law", "presets", "workload"},

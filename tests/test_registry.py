@@ -17,7 +17,7 @@ TOP = Path(__file__).parent.parent
 
 def test_built_in_names_are_the_files_and_come_first() -> None:
     files = sorted(path.stem for path in (TOP / "operators").glob("*.py") if not path.stem.startswith("_"))
-    assert registry.built_in() == files
+    assert list(registry.built_in()) == files
     assert registry.names()[: len(files)] == files
 
 

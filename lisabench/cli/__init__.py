@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from lisabench import __version__
-from lisabench.cli import compare, env, new, ops, report, scale, train_small, tune, verify
+from lisabench.cli import compare, env, merge, new, ops, report, scale, train_small, tune, verify
 from lisabench.errors import LisaBenchError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("scale")(scale.scale)
 app.command("train-small")(train_small.train_small)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
+app.command("merge")(merge.merge)
 app.command("ops")(ops.ops)
 app.command("verify")(verify.verify)
 app.command("new")(new.new)

@@ -70,6 +70,15 @@ def plan_on_disk(run: Path) -> dict[str, Any]:
     return plan
 
 
+def with_threads(plan: dict[str, Any], threads: int | None, *, run: Path) -> dict[str, Any]:
+    """The plan with this number of threads, where it states none, as one that was merged of runs on several kinds of devices."""
+    if threads is None or threads == plan["threads"]:
+        return plan
+    if plan["threads"] is not None:
+        raise InputError(f"--threads got {threads}, and {str(run)!r} was begun with {plan['threads']}; leave it out, or start a new run")
+    return plan | {"threads": threads}
+
+
 def check_same_plan(plan: dict[str, Any], run: Path) -> None:
     """InputError when the run on disk is of another sweep than the one asked for."""
     there = plan_on_disk(run)

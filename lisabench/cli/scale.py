@@ -100,16 +100,16 @@ def scale(
     for given, what in ((address, "--address"), (kind, "--kind")):
         if given and engine != "ray":
             raise InputError(f"{what} goes with --engine ray; give both, or neither")
-    asked = any(value is not None for value in (tokens, resolution, preset, dim, heads, op_option, baseline, threads, shard)) or (
+    asked = any(value is not None for value in (tokens, resolution, preset, dim, heads, op_option, baseline, shard)) or (
         (batch, mode, dtype, scope, device, compiled, seed, no_baseline) != ("1", "forward", "fp32", "mixing", "auto", False, 0, False)
     )
     if engine == "local":
         check_threads(threads)
-    from lisabench.cli.planning import check_same_plan, for_kinds, plan_of, plan_on_disk
+    from lisabench.cli.planning import check_same_plan, for_kinds, plan_of, plan_on_disk, with_threads
     from lisabench.plans import visits_of
 
     if resume and not op and not asked:
-        plan = plan_on_disk(out)  # type: ignore[arg-type]
+        plan = with_threads(plan_on_disk(out), threads, run=out)  # type: ignore[arg-type]
         if engine == "local":
             resolve_device(plan["device"])
     else:
@@ -135,7 +135,14 @@ def scale(
     if dry_run:
         from lisabench.cli.dry_run import print_plan
 
-        print_plan(visits_of(plan, run=out), history=history or (), limits=limits, devices=None, as_json=as_json)
+        print_plan(
+            visits_of(plan, run=out),
+            history=history or (),
+            limits=limits,
+            threads=plan["threads"],
+            cell_timeout=cell_timeout,
+            as_json=as_json,
+        )
         return
     from lisabench.cli.console import lines, messages
     from lisabench.cli.session import run_and_render

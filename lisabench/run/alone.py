@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
+from lisabench.errors import UnavailableError
 from lisabench.run.fleet import Ended, Stand, Task, Tell
 from lisabench.run.local import Worker
 from lisabench.run.measuring import Measurer
@@ -31,11 +32,15 @@ class Alone:
         self._task = task
 
     def turn(self, tell: Tell) -> None:
-        """Makes the visit."""
-        assert self._task is not None
-        self._measurer.visit(self._task, lambda event: tell(self.stand, event))
-        self._task = None
-        tell(self.stand, Ended())
+        """Makes the visit. Where there is none, the plan is for other kinds of devices, as far as is known of this one."""
+        if self._task is not None:
+            self._measurer.visit(self._task, lambda event: tell(self.stand, event))
+            self._task = None
+            tell(self.stand, Ended())
+        elif self.stand.kind is None:
+            self._measurer.surroundings(lambda event: tell(self.stand, event))
+        else:
+            raise UnavailableError(f"what is left is for other kinds of devices; this machine has {self.stand.kind}")
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from conftest import records
 
 from lisabench.axes import grids, resolve_operators
-from lisabench.errors import InputError
+from lisabench.errors import InputError, UnavailableError
 from lisabench.journal import Journal, Record
 from lisabench.measure.latency import Limits
 from lisabench.plans import Listed, Visits
 from lisabench.presets import Shape
+from lisabench.provenance import device_kind
 from lisabench.run.alone import Alone
 from lisabench.run.engine import run_cells
 from lisabench.run.fleet import Settings
@@ -175,6 +177,15 @@ def test_refusals_are_told_before_anything_runs(tmp_path: Path, worker: Worker, 
         )
     found, _ = go(tmp_path / "run", plan(f"{own_operators}:Sleeps", "12"), worker)
     assert [(r["status"], r["reason"]) for r in found] == [("unsupported", "needs a square grid")]
+
+
+def test_of_a_plan_for_several_kinds_of_devices_this_machine_measures_its_own(tmp_path: Path, worker: Worker) -> None:
+    worker.ready()
+    here = device_kind(worker.environment)
+    cells = [replace(cell, kind=kind) for kind in ("NVIDIA H200", here) for cell in plan("linear", "16,25")]
+    with pytest.raises(UnavailableError, match=f"for other kinds of devices; this machine has {here}"):
+        go(tmp_path / "run", cells, worker)
+    assert [(r["cell"], r["device_kind"], r["status"]) for r in records(tmp_path / "run")] == [(c.key, here, "ok") for c in cells[2:]]
 
 
 def test_forecast_follows_flops_and_the_nearest_smaller_cell() -> None:

@@ -216,10 +216,9 @@ def test_visits_that_stand_for_many_end_when_those_would(devices: int) -> None:
     assert done_after(taken, devices) == pytest.approx(whole, abs=max(taken)[0])
 
 
-def test_hours_are_told_for_as_many_devices_as_gain_and_for_those_that_are_asked_for() -> None:
+def test_hours_are_told_for_as_many_devices_as_gain() -> None:
     one = Visits([sweep("softmax", "64")])
     assert list(estimates(one, [device()])[0].on) == [1]
-    assert list(estimates(one, [device()], also_on=6)[0].on) == [1, 6]
     alike = Visits([sweep("linear", "64,65,66,67,68,69,70,71")])
     (found,) = estimates(alike, [device()])
     assert list(found.on) == [1, 2, 4, 8]
