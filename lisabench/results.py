@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from lisabench.errors import InputError, unknown
 from lisabench.journal import Record, read_environments, read_plan, read_records
+from lisabench.provenance import device_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +33,7 @@ FIGURES = {
     "flops": ("analytic", "fvcore", "torch", "coverage"),
     "roofline": ("flops_per_s", "bytes_per_s", "limit_s", "share", "bound", "peak_flops_per_s", "peak_bytes_per_s"),
 }
+WHERE = ("host", "device_kind", "device_id")  # which of the machines and devices of a fleet; runs of older versions do not tell
 KINDS, KIND_FIGURES = ("cold", "warm", "graph", "host"), ("median", "ci_low", "ci_high")
 NAMES = ("label", "family", "device_name")
 TEXTS = ("kind", "stopped_by", "bound")
@@ -68,9 +72,25 @@ class Run:
         return found
 
     def device_of(self, record: Record) -> str:
-        """The device that the record was measured on, in words; that it was meant for where it never ran."""
-        environment = self.environments.get(record["environment"] or "")
-        return _device_words(environment, record["device"])
+        """The kind of device that the record was measured on, in words; that it was meant for where it never ran."""
+        key = _device_key(record)
+        return self._devices.get(key) or _devices([record], self.environments)[key]
+
+    @functools.cached_property
+    def _devices(self) -> dict[tuple[Any, ...], str]:
+        return _devices(self.records, self.environments)
+
+    @property
+    def devices(self) -> list[str]:
+        """The kinds of devices of its records, in words."""
+        return sorted({*self._devices.values()})
+
+    def by_device(self) -> dict[str, Run]:
+        """The records of each kind of device as a run of their own; the run itself where there is but one kind."""
+        found = {name: list[Record]() for name in self.devices}
+        for record in self.records:
+            found[self.device_of(record)].append(record)
+        return {name: replace(self, records=of) for name, of in found.items()} if len(found) > 1 else dict.fromkeys(found, self)
 
     def family(self, op: str) -> str:
         """What the operator is grouped by; "" for a user's own operator and in runs that do not state it."""
@@ -102,19 +122,23 @@ def read_run(path: Path, *, kind: str = "scale", trimmed: Callable[[Record], Rec
 
 
 def chosen(run: Run, wanted: Sequence[str]) -> Run:
-    """The run with those of its records that have the values asked for, each `NAME=VALUE,VALUE` of a field such as batch or dtype.
+    """The run with those of its records that have the values asked for, each `NAME=VALUE,VALUE` of a field such as batch or dtype;
+    `device_kind` is the device in words, of any run.
 
     Raises:
         InputError: there is no such field, or no record has such values.
     """
     records = run.records
+    first = next((record for record in records if record["environment"]), records[0])  # what never ran tells less
+    fields = {"device_kind", *(name for name, value in first.items() if isinstance(value, (str, int)))} - {"schema", "cell"}
     for text in wanted:
         name, equals, values = text.partition("=")
-        fields = sorted(name for name, value in run.records[0].items() if isinstance(value, (str, int)) and name not in ("schema", "cell"))
         if not equals or name not in fields:
-            raise unknown("field in --where", name if equals else text, fields, more="; write NAME=VALUE,VALUE")
-        there = {str(record[name]) for record in run.records}
-        left = [record for record in records if str(record[name]) in values.split(",")]
+            raise unknown("field in --where", name if equals else text, sorted(fields), more="; write NAME=VALUE,VALUE")
+        said: Callable[[Record], Any] = run.device_of if name == "device_kind" else methodcaller("get", name)
+        there = {str(said(record)) for record in run.records}
+        asked = _parts(values, there)
+        left = [record for record in records if str(said(record)) in asked]
         if not left:
             raise InputError(
                 f"--where got {text!r}; {str(run.path)!r} has no such record among those chosen, of {name} it has: {', '.join(sorted(there)[:20])}"
@@ -123,8 +147,16 @@ def chosen(run: Run, wanted: Sequence[str]) -> Run:
     return replace(run, records=records)
 
 
+def _parts(text: str, known: Collection[str]) -> set[str]:
+    """What a comma list names. What is known may hold commas itself ("AMD EPYC, 2 threads"): the longest that fits is meant."""
+    if not text:
+        return set()
+    part = max((name for name in known if f"{text},".startswith(f"{name},")), key=len, default=text.partition(",")[0])
+    return {part} | _parts(text[len(part) + 1 :], known)
+
+
 def joined(runs: Sequence[Run]) -> Run:
-    """Several runs of one kind as one, in the folder of the first: every record with its `run` and `label`.
+    """Several runs of one kind as one, in the folder of the first: every record with its `run`, `label` and `device_kind`.
 
     Runs on different devices keep their labels. Where one label stands for measurements of two runs at the same workload on devices of
     one name, the run's name is added to it, or its whole path where names are alike. `environments` are those of all. The baseline and
@@ -142,7 +174,9 @@ def joined(runs: Sequence[Run]) -> Run:
             if claimed.setdefault(at, name) != name:
                 clashing.add(at[0])
     records = [
-        record | {"run": name, "label": f"{label}, {name}" if (label := run.label_of(record)) in clashing else label}
+        record
+        | {"run": name, "label": f"{label}, {name}" if (label := run.label_of(record)) in clashing else label}
+        | {"device_kind": run.device_of(record)}
         for run, name in zip(runs, names, strict=True)
         for record in run.records
     ]
@@ -178,8 +212,9 @@ def table(
             columns[name] = made[name]
         elif fields is None or name in fields:
             columns |= _columns(name, [record.get(name) for record in records], records)
-    for group, parts in FIGURES.items() if fields is None else ():
-        columns |= {f"{group}.{part}": [None] * len(records) for part in parts if f"{group}.{part}" not in columns}
+    if fields is None:
+        expected = [*WHERE, *(f"{group}.{part}" for group, parts in FIGURES.items() for part in parts)]
+        columns |= {name: [None] * len(records) for name in expected if name not in columns}
     return pd.DataFrame({name: _array(name, values) for name, values in columns.items()})
 
 
@@ -187,16 +222,12 @@ def _names(
     records: Sequence[Record], labels: Mapping[str, str], families: Mapping[str, str], environments: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """What the records' operators and devices are called."""
-    pairs = dict.fromkeys((r["environment"], r["device"]) for r in records if r["environment"])
-    words = {pair: _device_words(environments.get(pair[0]), pair[1]) for pair in pairs}
-    # A cell that never ran has no environment: it was meant for the device of the others.
-    meant = {device: name for (_, device), name in words.items()}
-    columns: tuple[list[Any], ...] = (
-        [r.get("label") or labels.get(r["op"], r["op"]) for r in records],
-        [families.get(r["op"], "") for r in records],
-        [words.get((r["environment"], r["device"])) or meant.get(r["device"], r["device"]) for r in records],
-    )
-    return dict(zip(NAMES, columns, strict=True))
+    devices = _devices(records, environments)
+    return {
+        "label": [r.get("label") or labels.get(r["op"], r["op"]) for r in records],
+        "family": [families.get(r["op"], "") for r in records],
+        "device_name": [devices[_device_key(r)] for r in records],
+    }
 
 
 _NUMBERS = {f"{group}.{part}" for group, parts in FIGURES.items() for part in parts if part not in TEXTS}
@@ -248,10 +279,19 @@ def _json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def _device_key(record: Record) -> tuple[Any, ...]:
+    return record.get("device_kind"), record["environment"], record["device"]
+
+
+def _devices(records: Sequence[Record], environments: Mapping[str, Any]) -> dict[tuple[Any, ...], str]:
+    """What the kinds of devices of these records are called: as they say it themselves, else as their environments do."""
+    keys = dict.fromkeys(map(_device_key, records))
+    words = {key: key[0] or _device_words(environments.get(key[1] or ""), key[2]) for key in keys if key[0] or key[1]}
+    # A cell that never ran, in a run that does not say what for, was meant for the device of the others.
+    meant = {device: name for (_, _, device), name in words.items()}
+    return {key: words.get(key) or meant.get(key[2], key[2]) for key in keys}
+
+
 def _device_words(environment: Mapping[str, Any] | None, device: str) -> str:
-    """'AMD EPYC, 2 threads' or the GPU's name; the bare device where its environment is not known."""
-    if not environment:
-        return device
-    threads = environment.get("cpu", {}).get("threads")
-    name = str(environment["device_name"])
-    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if device == "cpu" else name
+    """The device in words; the bare device where its environment is not known."""
+    return device_kind({"device": device} | dict(environment)) if environment else device

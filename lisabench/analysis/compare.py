@@ -11,6 +11,7 @@ move, in operators whose code is the same; `mean_ratio` over all cells tells tha
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -113,7 +114,8 @@ def trimmed(record: Record) -> Record:
     """What a comparison needs of a record: a tenth of it, so that two large runs fit into memory."""
     latency = record["latency_s"]
     named = ("median", "ci_low", "ci_high", "warnings", "rounds" if latency and latency.get("rounds") else "samples")
-    return {name: record[name] for name in _NEEDED} | {"latency_s": latency and {name: latency.get(name) for name in named}}
+    kept = {name: record[name] for name in _NEEDED} | {"device_kind": record.get("device_kind")}
+    return kept | {"latency_s": latency and {name: latency.get(name) for name in named}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,22 +132,23 @@ class Pairs:
 
 
 def paired(base: Run, new: Run) -> Pairs:
-    """Cells of equal content: operator, options and workload; an own operator's also where the text of its file has changed, which is
-    what its author wants to compare.
+    """Cells of equal content, operator, options and workload, on the same kind of device; an own operator's also where the text of its
+    file has changed, which is what its author wants to compare. Two runs of one kind each are paired whatever the kinds.
 
-    Raises: InputError when both are one run, or share no finished cell; it says what keeps them apart.
+    Raises: InputError when both are one run, or share no finished cell or kind of device; it says what keeps them apart.
     """
     if base.path.resolve() == new.path.resolve():
         raise InputError(f"{str(base.path)!r} and {str(new.path)!r} are the same run; give two runs of the same cells")
     before, after = ({record["cell"]: record for record in run.records} for run in (base, new))
-    changed = _rewritten(before, after)
-    both = [(record, after[cell]) for cell, record in before.items() if cell in after]
+    partners, changed = _partners(base, new)
+    both = [(before[cell], after[partner]) for cell, partner in partners.items()]
+    taken = {*partners.values()}
     pairs = Pairs(
         finished=[pair for pair in both if _finished(pair[0]) and _finished(pair[1])],
         stopped=[pair for pair in both if _finished(pair[0]) and not _finished(pair[1])],
         started=[pair for pair in both if _finished(pair[1]) and not _finished(pair[0])],
-        only_base=[record for cell, record in before.items() if cell not in after and _finished(record)],
-        only_new=[record for cell, record in after.items() if cell not in before and _finished(record)],
+        only_base=[record for cell, record in before.items() if cell not in partners and _finished(record)],
+        only_new=[record for cell, record in after.items() if cell not in taken and _finished(record)],
         changed=changed,
     )
     if not pairs.finished:
@@ -154,18 +157,61 @@ def paired(base: Run, new: Run) -> Pairs:
     return pairs
 
 
-def _rewritten(before: dict[str, Record], after: dict[str, Record]) -> list[str]:
-    """Gives the cells in `after` of own operators whose files have changed the names that they have in `before`; returns the operators."""
-    content = {cell: _content(record) for cell, record in before.items() if cell not in after and ".py:" in record["op"]}
-    earlier = {content: cell for cell, content in content.items()}
-    now = {cell: _content(record) for cell, record in after.items() if cell not in before and ".py:" in record["op"]}
-    partners = {cell: earlier[content] for cell, content in now.items() if content in earlier}
-    for cell, partner in partners.items():
-        after[partner] = after.pop(cell)
-    return sorted({operator_of(after[partner]) for partner in partners.values()})
+def _partners(base: Run, new: Run) -> tuple[dict[str, str], list[str]]:
+    """The cell of `new` that is the same work as each cell of `base`, in the order of the latter; own operators whose files have changed.
+
+    Of records of one kind of device each, keys are equal where contents are; a run over several kinds has the kind in its keys.
+    """
+    several = _several_kinds(base, new)
+    left = [{record["cell"]: record for record in run.records} for run in (base, new)]
+    partners: dict[str, str] = {}
+    changed: set[str] = set()
+    for known_by in (_key, _content, _own_content):
+        names, found = (
+            {(name, run.device_of(record) * several): cell for cell, record in of.items() if (name := known_by(run, record))}
+            for run, of in zip((base, new), left, strict=True)
+        )
+        for name, cell in names.items():
+            if name in found:
+                record = left[1].pop(found[name])
+                partners[cell] = record["cell"]
+                left[0].pop(cell)
+                changed |= {operator_of(record)} if known_by is _own_content else set()
+        if not left[0] or not left[1]:
+            break
+    return {record["cell"]: partners[record["cell"]] for record in base.records if record["cell"] in partners}, sorted(changed)
 
 
-def _content(record: Record) -> tuple[Any, ...]:
+def _several_kinds(base: Run, new: Run) -> bool:
+    """Whether either run is of several kinds of devices. InputError where then no kind is in both."""
+    if len(base.devices) == len(new.devices) == 1:
+        return False
+    if {*base.devices}.isdisjoint(new.devices):
+        told = (f"{str(run.path)!r} was measured on {' and '.join(run.devices)}" for run in (base, new))
+        first, second = ({run.device_of(record): record["device"] for record in run.records} for run in (base, new))
+        one_each = max(itertools.product(base.devices, new.devices), key=lambda pair: first[pair[0]] == second[pair[1]])
+        choice = f"device_kind={','.join(one_each)}"
+        raise InputError(f"{', '.join(told)}: no kind of device is in both; choose one of each: --mix --where {choice!r} compares them")
+    return True
+
+
+def _key(_: Run, record: Record) -> str:
+    key: str = record["cell"]
+    return key
+
+
+def _content(run: Run, record: Record) -> tuple[Any, ...] | None:
+    """What the work is; None for an own operator of a run that does not tell the text of its file."""
+    digest = run.plan.get("operators", {}).get(record["op"], {}).get("digest")
+    return (digest, *_work(record)) if digest or ".py:" not in record["op"] else None
+
+
+def _own_content(_: Run, record: Record) -> tuple[Any, ...] | None:
+    """The same of an own operator alone, whatever its file holds."""
+    return _work(record) if ".py:" in record["op"] else None
+
+
+def _work(record: Record) -> tuple[Any, ...]:
     return operator_of(record), *(_stated(record, name) for name in ("options", *WORKLOAD))
 
 
@@ -186,6 +232,9 @@ def _why_apart(base: Run, new: Run) -> str:
         if not records:
             counts = Counter(record["status"] for record in run.records)
             return f"none of {str(run.path)!r} finished ({', '.join(f'{count} {status}' for status, count in counts.items())})"
+    kinds = [{run.device_of(record) for record in records} for run, records in zip((base, new), finished, strict=True)]
+    if _several_kinds(base, new) and kinds[0].isdisjoint(kinds[1]):
+        return f"what finished differs in kinds of devices ({_some(kinds[0])} and {_some(kinds[1])})"
     ops = [{operator_of(record) for record in records} for records in finished]
     if ops[0].isdisjoint(ops[1]):
         return f"they differ in operators ({_some(ops[0])} and {_some(ops[1])})"

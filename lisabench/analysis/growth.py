@@ -21,7 +21,7 @@ QUANTITIES = ("latency", "memory", "flops", "energy")
 WORDS = {"latency": "time", "memory": "memory", "flops": "FLOPs", "energy": "energy"}
 UNDETERMINED = 2.0  # an interval as wide as from constant to quadratic says nothing
 FARTHEST = 16.0  # times the largest size: farther out no law is trusted
-MOST = 60  # series along an axis that are fitted, those of thirty operators twice: a law takes 10 ms, and nobody reads more
+MOST = 60  # series of a device along an axis that are fitted, those of thirty operators twice: a law takes 10 ms, and nobody reads more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Crossing:
 
 
 def growths(run: Run, *, axes: Sequence[str] = AXES) -> list[Growth]:
-    """The growth of the first MOST series along each axis, in every quantity that was measured, with its law.
+    """The growth of each device's first MOST series along each axis, in every quantity that was measured, with its law.
 
     Series that differ in device, shape, mode or batch are curves of their own; two grids with equally many tokens are two points.
     """
@@ -107,30 +107,34 @@ def growths(run: Run, *, axes: Sequence[str] = AXES) -> list[Growth]:
 
 
 def first_series(run: Run, axis: str) -> tuple[Sequence[Series], int]:
-    """The first MOST series along an axis, those that have sizes enough for a law before the others, and how many more there are.
+    """Each device's first MOST series along an axis, and how many more there are. Where a device has more, those that have sizes enough
+    for a law come before the others.
 
     Along "batch" only series that vary it.
     """
-    found = [series for series in all_series(run, axis) if axis != "batch" or series.sizes > 1]
-    if len(found) <= MOST:
-        return found, 0
-    return sorted(found, key=lambda series: series.sizes < 3)[:MOST], len(found) - MOST
+    devices: dict[str, list[Series]] = {}
+    for series in all_series(run, axis):
+        if axis != "batch" or series.sizes > 1:
+            devices.setdefault(series.where["device_name"], []).append(series)
+    kept = [one for of in devices.values() for one in (sorted(of, key=lambda one: one.sizes < 3)[:MOST] if len(of) > MOST else of)]
+    return kept, sum(map(len, devices.values())) - len(kept)
 
 
 def crossings(run: Run) -> list[Crossing]:
-    """Every series against the baseline's under equal conditions, over tokens; none without a baseline. At most MOST series."""
+    """Every series against the baseline's under equal conditions, over tokens; none without a baseline. At most MOST series of a device."""
     everything = all_series(run, "tokens")
     baselines: dict[tuple[Any, ...], list[Series]] = {}
     for series in everything:
         if series.op == run.baseline:
             baselines.setdefault(tuple(series.where.values()), []).append(series)
-    pairs = []
+    devices: dict[str, list[tuple[Series, Series]]] = {}
     for series in everything:
         rivals = baselines.get(tuple(series.where.values()), [])
         if rivals and series.op != run.baseline:
-            pairs.append((series, next((rival for rival in rivals if rival.run == series.run), rivals[0])))
+            pair = series, next((rival for rival in rivals if rival.run == series.run), rivals[0])
+            devices.setdefault(series.where["device_name"], []).append(pair)
     quantities = measured(run)
-    return [_crossing(series, rival, quantity) for series, rival in pairs[:MOST] for quantity in quantities]
+    return [_crossing(*pair, quantity) for pairs in devices.values() for pair in pairs[:MOST] for quantity in quantities]
 
 
 def sentences(run: Run) -> list[str]:

@@ -43,7 +43,7 @@ class Series:
 
 
 def all_series(run: Run, axis: str) -> Sequence[Series]:
-    """Every label under every condition, in order of size; those of which nothing was measured have no points."""
+    """Every label under every condition, each kind of device one, in order of size; those of which nothing was measured have no points."""
     return _all_series(run, "batch" if axis == "batch" else "tokens")
 
 
@@ -53,13 +53,10 @@ def _all_series(run: Run, size: str) -> Sequence[Series]:
     conditions = itemgetter(*fields)
     alike: dict[tuple[Any, ...], list[Record]] = {}
     for record in sorted(run.records, key=itemgetter(size)):
-        alike.setdefault((record["op"], record.get("label"), record["environment"], conditions(record)), []).append(record)
-    names = {records[0]["environment"]: run.device_of(records[0]) for records in alike.values()}
-    meant = {records[0]["device"]: names[environment] for (_, _, environment, _), records in alike.items() if environment}
+        alike.setdefault((record["op"], record.get("label"), run.device_of(record), conditions(record)), []).append(record)
     found: dict[tuple[Any, ...], Series] = {}
-    for (op, _, environment, shared), records in alike.items():
-        label, device = run.label_of(records[0]), records[0]["device"]
-        device = names[environment] if environment else meant.get(device, device)
+    for (op, _, device, shared), records in alike.items():
+        label = run.label_of(records[0])
         series = Series(
             op=op, label=label, run=records[0].get("run", ""), where={"device_name": device, **dict(zip(fields, shared, strict=True))}
         )

@@ -12,7 +12,7 @@ import typer
 from lisabench.errors import InputError, LisaBenchError, unknown
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console
 
     from lisabench.analysis.compare import Pairs, Verdict
     from lisabench.journal import Record
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # What a narrow table leaves out, the first first.
 LEAST_NEEDED = ("base", "new", "95% interval")
-COLOURS = {"faster": "green", "slower": "red"}
+LEAST_OF_ALL = ("cells", "same", "95% interval")
+CHANGED = ("faster", "slower")
 # Of more cells than this only those that changed are shown, at most so many; of more failures only the first.
 MOST_CELLS, MOST_FAILURES = 40, 10
 # As many operators that all moved one way are no chance.
@@ -47,10 +48,16 @@ def compare(
     figure: Annotated[
         Path | None, typer.Option(help="Draw all ratios into this file (.pdf, .png, .svg or .pgf).", show_default=False)
     ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE,VALUE: only cells with these, such as dtype=bf16 or device_kind=...; repeatable.")
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help=f"Show every cell; else, of over {MOST_CELLS}, those that changed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON line a cell.")] = False,
 ) -> None:
-    """Say of each cell that two runs share whether it is faster, slower, the same, or can't be told."""
+    """Say of each cell that two runs share whether it is faster, slower, the same, or can't be told.
+
+    Runs over several kinds of devices are compared kind by kind.
+    """
     if fail_on not in (None, "slower"):
         raise unknown("--fail-on", str(fail_on), ["slower"])
     if figure:
@@ -59,16 +66,16 @@ def compare(
     from lisabench.analysis.compare import compare as verdicts_of
     from lisabench.analysis.compare import paired
 
-    runs = _read(base), _read(new)
+    runs = _read(base, where or []), _read(new, where or [])
     pairs = paired(*runs)
     _same_machine(pairs, *runs, mix=mix)
     verdicts = verdicts_of(*([pair[side]["latency_s"] for pair in pairs.finished] for side in (0, 1)), threshold=share)
     rows = [(*pair, verdict) for pair, verdict in zip(pairs.finished, verdicts, strict=True)]
     if as_json:
-        for line in _json_lines(rows, pairs):
+        for line in _json_lines(rows, pairs, *runs):
             print(json.dumps(line))
     else:
-        _print(rows, pairs, runs[1], show_all=show_all)
+        _print(rows, pairs, *runs, show_all=show_all)
     if figure:
         from lisabench.render.comparison import draw
         from lisabench.render.page import save
@@ -78,13 +85,13 @@ def compare(
         _fail_if_slower(rows, pairs, base)
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path, where: Sequence[str]) -> Run:
     import gc
 
     from lisabench.analysis.compare import trimmed
-    from lisabench.results import read_run
+    from lisabench.results import chosen, read_run
 
-    run = read_run(path, trimmed=trimmed)
+    run = chosen(read_run(path, trimmed=trimmed), where)
     gc.freeze()  # the records stay to the end: looking for garbage among them takes as long as comparing them
     return run
 
@@ -123,23 +130,24 @@ def _same_machine(pairs: Pairs, base: Run, new: Run, *, mix: bool) -> None:
         lines(messages(), f"the runs differ in {in_words(found)}")
 
 
-def _json_lines(rows: Sequence[Row], pairs: Pairs) -> Iterator[dict[str, Any]]:
+def _json_lines(rows: Sequence[Row], pairs: Pairs, base: Run, new: Run) -> Iterator[dict[str, Any]]:
     """Every cell that finished in either run; without a verdict where it did not in both."""
     for before, after, verdict in rows:
         medians = {"base_s": before["latency_s"]["median"], "new_s": after["latency_s"]["median"]}
         ends = {"ratio": verdict.ratio, "ratio_ci_low": verdict.ci_low, "ratio_ci_high": verdict.ci_high}
         tests = {"p_value": verdict.p_value, "p_adjusted": verdict.p_adjusted}
-        yield _stated(before, after) | medians | ends | tests | {"verdict": verdict.verdict}
+        yield _stated(before, after, base, new) | medians | ends | tests | {"verdict": verdict.verdict}
     alone: list[tuple[Record | None, Record | None]] = [*pairs.stopped, *pairs.started]
     alone += [(record, None) for record in pairs.only_base] + [(None, record) for record in pairs.only_new]
-    yield from (_stated(before, after) | {"verdict": None} for before, after in alone)
+    yield from (_stated(before, after, base, new) | {"verdict": None} for before, after in alone)
 
 
-def _stated(before: Record | None, after: Record | None) -> dict[str, Any]:
+def _stated(before: Record | None, after: Record | None, base: Run, new: Run) -> dict[str, Any]:
     record = before or after
     assert record
+    devices = {"base_device": before and base.device_of(before), "new_device": after and new.device_of(after)}
     statuses = {"base_status": before and before["status"], "new_status": after and after["status"]}
-    return {name: record[name] for name in STATED} | statuses
+    return {name: record[name] for name in STATED} | devices | statuses
 
 
 def _fail_if_slower(rows: Sequence[Row], pairs: Pairs, base: Path) -> None:
@@ -152,28 +160,43 @@ def _fail_if_slower(rows: Sequence[Row], pairs: Pairs, base: Path) -> None:
         raise SlowerError(f"{' and '.join(words)}; see the lines above")
 
 
-def _print(rows: Sequence[Row], pairs: Pairs, new: Run, *, show_all: bool) -> None:
-    from lisabench.cli.console import fitting, lines, results
+def _print(rows: Sequence[Row], pairs: Pairs, base: Run, new: Run, *, show_all: bool) -> None:
+    from lisabench.cli.console import lines, results
 
     console = results()
+    devices: dict[str, list[Row]] = {}
+    for row in rows:
+        devices.setdefault(new.device_of(row[1]), []).append(row)
+    for place, device in enumerate(sorted(devices)):
+        if len(base.devices) > 1 or len(new.devices) > 1:
+            lines(console, *[""] * (place > 0), f"{device}:", style="bold")
+        _print_rows(devices[device], new, console, show_all=show_all)
+    changed = [f"the file of {' and of '.join(pairs.changed)} has changed between the runs"] if pairs.changed else []
+    lines(console, *changed, *_failures(pairs, base, new, show_all=show_all))
+
+
+def _print_rows(rows: Sequence[Row], new: Run, console: Console, *, show_all: bool) -> None:
+    """The cells of one kind of device: what became of each, then of each operator, and what speaks against trusting that."""
+    from lisabench.cli.console import fitting, lines
+    from lisabench.render.comparison_table import axes_of, cells_table, operators_table
+
     shown = rows if show_all or len(rows) <= MOST_CELLS else _most_changed(rows)
     if shown:
-        axes = _axes([record for _, record, _ in rows])
-        console.print(fitting(console, lambda omitted: _table(shown, new, axes, omitted), LEAST_NEEDED, whole="--json"))
+        axes = axes_of([record for _, record, _ in rows])
+        console.print(fitting(console, lambda omitted: cells_table(shown, new, axes, omitted), LEAST_NEEDED, whole="--json"))
     if len(shown) < len(rows):
         lines(console, f"{len(rows) - len(shown):,} of {len(rows):,} cells are not shown: {_counts(rows, shown)}; --all shows them")
-    groups = _by_operator(rows, new)
+    groups: dict[str, list[Verdict]] = {}
+    for _, after, verdict in rows:
+        groups.setdefault(new.label_of(after), []).append(verdict)
     if len(groups) > 1:
-        console.print(
-            fitting(console, lambda omitted: _summary(groups, omitted), ("cells", "same", "95% interval"), whole="a wider terminal")
-        )
-    changed = [f"the file of {' and of '.join(pairs.changed)} has changed between the runs"] if pairs.changed else []
-    lines(console, *changed, *_notes(rows, groups), *_failures(pairs, new, show_all=show_all))
+        console.print(fitting(console, lambda omitted: operators_table(groups, omitted), LEAST_OF_ALL, whole="a wider terminal"))
+    lines(console, *_notes(rows, groups))
 
 
 def _most_changed(rows: Sequence[Row]) -> list[Row]:
     """The cells that are faster or slower, those that changed most first."""
-    changed = [row for row in rows if row[2].verdict in COLOURS]
+    changed = [row for row in rows if row[2].verdict in CHANGED]
     return sorted(changed, key=lambda row: -max(row[2].ratio, 1 / row[2].ratio))[:MOST_CELLS]
 
 
@@ -185,98 +208,39 @@ def _counts(rows: Sequence[Row], without: Sequence[Row] = ()) -> str:
     return ", ".join(f"{count:,} {verdict}" for verdict, count in counts.most_common() if count)
 
 
-def _table(rows: Sequence[Row], new: Run, axes: Sequence[str], omitted: Sequence[str]) -> Table:
-    """A line a cell: the axes that vary, the operator, both times, and what became of them. Only the operator's name may be broken."""
-    from rich.text import Text
-
-    from lisabench import units
-    from lisabench.render.terminal import new_table
-
-    table = new_table("")
-    names = [name for name in ("tokens", *axes, "operator", "base", "new", "new / base", "95% interval", "verdict") if name not in omitted]
-    for name in names:
-        words = name in ("operator", "mode", "dtype", "verdict")
-        table.add_column(name, justify="left" if words else "right", no_wrap=name != "operator", overflow="fold")
-    for before, after, verdict in rows:
-        shown: dict[str, str | Text] = {
-            "tokens": f"{after['tokens']:,}",
-            "operator": Text(new.label_of(after)),
-            "verdict": verdict.verdict + ("*" if verdict.verdict in COLOURS and _is_warned(before, after) else ""),
-        }
-        shown |= {name: units.seconds(record["latency_s"]["median"]) for name, record in (("base", before), ("new", after))}
-        shown |= {"new / base": f"{verdict.ratio:.2f}", "95% interval": f"{verdict.ci_low:.2f} to {verdict.ci_high:.2f}"}
-        shown |= {"grid": f"{after['height']}x{after['width']}"}
-        table.add_row(*(shown.get(name, str(after.get(name))) for name in names), style=COLOURS.get(verdict.verdict, ""))
-    return table
-
-
-def _axes(records: Sequence[Record]) -> list[str]:
-    """The fields beside tokens in which the cells differ; the grid where two of as many tokens do."""
-    from lisabench.results import CURVE
-
-    grids = {(record["tokens"], record["height"], record["width"]) for record in records}
-    varying = [name for name in CURVE if len({record[name] for record in records}) > 1]
-    return [*(["grid"] if len(grids) > len({tokens for tokens, *_ in grids}) else []), *varying]
-
-
-def _by_operator(rows: Sequence[Row], new: Run) -> dict[str, list[Verdict]]:
-    groups: dict[str, list[Verdict]] = {}
-    for _, after, verdict in rows:
-        groups.setdefault(new.label_of(after), []).append(verdict)
-    return groups
-
-
-def _summary(groups: dict[str, list[Verdict]], omitted: Sequence[str]) -> Table:
-    """A line an operator: the verdicts' counts and the geometric mean of the ratios, the slowest first."""
+def _failures(pairs: Pairs, base: Run, new: Run, *, show_all: bool) -> Iterator[str]:
+    """Cells that finished in one run only; on which kind of device, where the runs are of several."""
     from collections import Counter
 
-    from rich.text import Text
+    several = len(base.devices) > 1 or len(new.devices) > 1
 
-    from lisabench.analysis.compare import mean_ratio
-    from lisabench.render.terminal import new_table
+    def on(run: Run, record: Record) -> str:
+        return f" on {run.device_of(record)}" if several else ""
 
-    table = new_table("")
-    names = ("operator", "cells", "faster", "slower", "same", "can't tell", "mean ratio", "95% interval")
-    for name in (kept := [name for name in names if name not in omitted]):
-        table.add_column(name, justify="left" if name == "operator" else "right", no_wrap=name != "operator", overflow="fold")
-    means = {label: mean_ratio(verdicts) for label, verdicts in groups.items()}
-    for label in sorted(groups, key=lambda label: (-means[label][0], label)):
-        counts: Counter[str] = Counter(one.verdict for one in groups[label])
-        mean, low, high = means[label]
-        shown: dict[str, str | Text] = {"operator": Text(label), "cells": f"{len(groups[label]):,}", "mean ratio": f"{mean:.3f}"}
-        shown |= {"95% interval": f"{low:.3f} to {high:.3f}"}
-        table.add_row(*(shown.get(name, f"{counts[name]:,}") for name in kept))
-    return table
-
-
-def _failures(pairs: Pairs, new: Run, *, show_all: bool) -> Iterator[str]:
-    """Cells that finished in one run only."""
     for pair in (told := pairs.stopped + pairs.started)[: None if show_all else MOST_FAILURES]:
         before, after = pair
         reason = next((f" ({record['reason']})" for record in pair if record["reason"]), "")
-        yield f"{new.label_of(after)} at {after['tokens']:,} tokens: was {before['status']}, now {after['status']}{reason}"
+        where = f"{new.label_of(after)} at {after['tokens']:,} tokens{on(new, after)}"
+        yield f"{where}: was {before['status']}, now {after['status']}{reason}"
     if not show_all and len(told) > MOST_FAILURES:
         yield f"{len(told) - MOST_FAILURES:,} more finished in one run only; --all shows them"
-    for where, records in (("base", pairs.only_base), ("new", pairs.only_new)):
-        if records:
-            yield f"{len(records):,} cell{'s' if len(records) > 1 else ''} only in the {where} run"
+    for which, run, records in (("base", base, pairs.only_base), ("new", new, pairs.only_new)):
+        for device, count in Counter(on(run, record) for record in records).items():
+            yield f"{count:,} cell{'s' if count > 1 else ''} only in the {which} run{',' * bool(device)}{device}"
 
 
 def _notes(rows: Sequence[Row], groups: dict[str, list[Verdict]]) -> Iterator[str]:
     """The verdicts in a sentence, and what speaks against trusting them: noisy cells, and operators that all moved one way."""
     from lisabench.analysis.compare import mean_ratio
+    from lisabench.render.comparison_table import is_warned
 
     mean, low, high = mean_ratio(verdict for *_, verdict in rows)
     cells = f"{len(rows):,} cells" if len(rows) > 1 else "1 cell"
     yield f"{_counts(rows)} of {cells}; new / base is {mean:.3f} ({low:.3f} to {high:.3f}) in the geometric mean"
     if len(groups) >= FEW_OPERATORS and len({mean_ratio(verdicts)[0] > 1 for verdicts in groups.values()}) == 1 and not low <= 1 <= high:
         yield f"all {len(groups)} operators moved the same way: where their code did not change, the machine did"
-    changed = [row for row in rows if row[2].verdict in COLOURS]
-    warned = sum(_is_warned(before, after) for before, after, _ in changed)
+    changed = [row for row in rows if row[2].verdict in CHANGED]
+    warned = sum(is_warned(before, after) for before, after, _ in changed)
     if warned:
         words = "carry warnings of noise in one of the runs" if warned > 1 else "carries a warning of noise in one of the runs"
         yield f"* {warned:,} of the {len(changed):,} that changed {words}: measure again before you trust them"
-
-
-def _is_warned(before: Record, after: Record) -> bool:
-    return bool(before["latency_s"].get("warnings") or after["latency_s"].get("warnings"))

@@ -35,14 +35,15 @@ def report(
         list[str] | None, typer.Option(help="NAME=VALUE,VALUE: only cells with these, such as dtype=bf16 or batch=1,8; repeatable.")
     ] = None,
     mix: Annotated[
-        bool, typer.Option("--mix", help="Render runs measured on machines that differ in GPU, driver, threads or torch all the same.")
+        bool,
+        typer.Option("--mix", help="Render all the same where machines with one kind of device differ in driver, torch or the like."),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Results only, no messages.")] = False,
 ) -> None:
     """Render runs: print tables and fits, write figures, LaTeX tables, a page and results.csv.
 
-    Several sweeps are joined, a panel a device, and so are runs of train-small; given together, accuracy is drawn against the sweeps'
-    latency too.
+    Each kind of device has panels, tables and fits of its own, in one sweep over several and where several sweeps are joined. Runs of
+    train-small are joined too; given with sweeps, accuracy is drawn against their latency.
     """
     from lisabench.bundle import SUFFIX, check_name, pack
 
@@ -56,7 +57,7 @@ def report(
     sweeps, trainings = _read(paths, where or [])
     # All runs are whole, and fit together, before the first is shown.
     for alone in sweeps:
-        _one_machine([alone], mix=mix, quiet=quiet)
+        _one_machine([alone], mix=mix, quiet=quiet, apart=True)
     if len(sweeps) > 1:
         _one_machine(sweeps, mix=mix, quiet=quiet, apart=True)
     _one_machine(trainings, mix=mix, quiet=quiet)
@@ -147,7 +148,7 @@ def _tell_join(sweeps: Sequence[Run], trainings: Sequence[Run], figures: Sequenc
 def _one_machine(runs: Sequence[Run], *, mix: bool, quiet: bool, apart: bool = False) -> None:
     """InputError where the finished records come from environments that differ in what matters; with `mix` a message on stderr.
 
-    With `apart` devices of different names may differ: they stand in panels of their own.
+    With `apart` kinds of devices may differ: they stand in panels of their own.
     """
     from lisabench.provenance import in_words, mixed, refusal
 
@@ -157,8 +158,12 @@ def _one_machine(runs: Sequence[Run], *, mix: bool, quiet: bool, apart: bool = F
         for record in run.records:
             if record["status"] == "ok":
                 used.setdefault(run.device_of(record) if apart else "", []).append(record["environment"])
-    found = [difference for hashes in used.values() for difference in mixed(environments, hashes)]
-    subject = f"the machines that {' and '.join(repr(str(run.path)) for run in runs)} {'was' if len(runs) == 1 else 'were'} measured on"
+    differing = {device: differences for device, hashes in used.items() if (differences := mixed(environments, hashes))}
+    found = [difference for differences in differing.values() for difference in differences]
+    which = f" with {' and '.join(differing)}" if len(used) > 1 else ""
+    subject = (
+        f"the machines{which} that {' and '.join(repr(str(run.path)) for run in runs)} {'was' if len(runs) == 1 else 'were'} measured on"
+    )
     if found and not mix:
         raise InputError(refusal(subject, found, because="their times do not belong in one figure", then="renders it"))
     if found and not quiet:

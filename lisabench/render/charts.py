@@ -228,12 +228,15 @@ def _nan(value: float | None) -> float:
 
 
 def failures(frame: pd.DataFrame, *, most: int) -> tuple[list[dict[str, Any]], int]:
-    """What did not finish, by status, reason and operator, with how many cells and at which tokens; and how many groups are left out."""
+    """What did not finish, by status, reason, operator and device ("" where the frame has but one), with how many cells and at which
+    tokens; and how many groups are left out."""
     bad = frame[frame["status"] != "ok"].assign(reason=frame["reason"].fillna(""))
-    groups = bad.groupby(["status", "reason", "label"], sort=True)["tokens"].agg(["size", "min", "max"]).reset_index()
+    several = frame["device_name"].nunique() > 1
+    groups = bad.groupby(["status", "reason", "label", "device_name"], sort=True)["tokens"].agg(["size", "min", "max"]).reset_index()
     rows = [
         {
             "label": row["label"],
+            "device": row["device_name"] if several else "",
             "status": row["status"],
             "reason": row["reason"],
             "count": row["size"],

@@ -62,9 +62,9 @@ class _Sheet:
 
 
 def draw(rows: Sequence[Row], new: Run, *, threshold: float, style: Style = CVPR_FULL) -> Figure:
-    """The ratios new / base of cells (at least one), of which `new` has the second: a block an operator, the slowest above, a cell a line
-    in order of tokens; where they are too many for lines, the operator's quantiles. A band holds what counts as the same."""
-    sheet = _arranged(_blocks(rows, new, style), rows, style)
+    """The ratios new / base of cells (at least one), of which `new` has the second: a block an operator on a kind of device, the slowest
+    above, a cell a line in order of tokens; where they are too many for lines, the operator's quantiles. A band holds what counts as the same."""
+    sheet = _arranged(_blocks(rows, new, style), rows, new, style)
     left = max(text_size(block.label, _name_font(style))[0] for block in sheet.blocks)
     fine = style.font(style.small)
     right = max((text_size(text, fine)[0] for text in (*sheet.texts.values(), *(block.tally for block in sheet.blocks))), default=0.0)
@@ -91,20 +91,22 @@ def _name_font(style: Style) -> Font:
 
 
 def _blocks(rows: Sequence[Row], new: Run, style: Style) -> list[_Block]:
-    """Operators with their cells, in order of their mean ratio, the slowest first."""
-    found: dict[str, list[Row]] = {}
+    """Operators with their cells, in order of their mean ratio, the slowest first; one kind of device after the other."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    several = len({new.device_of(after) for _, after, _ in rows}) > 1
     for row in rows:
-        found.setdefault(new.label_of(row[1]), []).append(row)
+        found.setdefault((new.device_of(row[1]) * several, new.label_of(row[1])), []).append(row)
     drawn = looks(row[1]["op"] for row in rows)
-    means = {label: mean_ratio(row[2] for row in of)[0] for label, of in found.items()}
+    means = {key: mean_ratio(row[2] for row in of)[0] for key, of in found.items()}
     narrow, blocks = 0.3 * style.width * 72, []
-    for label in sorted(found, key=lambda label: (-means[label], label)):
-        written = wrap(re.split(r"(?<=[,:/])|(?= \()", label), "", narrow, _name_font(style))
-        blocks.append(_Block(tuple(found[label]), written, drawn[found[label][0][1]["op"]]))
+    for device, label in sorted(found, key=lambda key: (key[0], -means[key], key[1])):
+        words = re.split(r"(?<=[,:/])|(?= \()", f"{label}, {device}" if several else label)
+        of = found[device, label]
+        blocks.append(_Block(tuple(of), wrap(words, "", narrow, _name_font(style)), drawn[of[0][1]["op"]]))
     return blocks
 
 
-def _arranged(blocks: Sequence[_Block], rows: Sequence[Row], style: Style) -> _Sheet:
+def _arranged(blocks: Sequence[_Block], rows: Sequence[Row], new: Run, style: Style) -> _Sheet:
     """As large as a page allows: a line a cell, with texts or without; else quantiles, and if need be without what changed least."""
 
     def stacked(chosen: Sequence[_Block], step: float | None) -> tuple[tuple[_Block, ...], float]:
@@ -122,7 +124,7 @@ def _arranged(blocks: Sequence[_Block], rows: Sequence[Row], style: Style) -> _S
             continue
         placed, height = stacked(blocks, step)
         if height <= _TALLEST:
-            return _Sheet(placed, step, _texts(rows) if step == _READABLE else {}, 0, height)
+            return _Sheet(placed, step, _texts(rows, new) if step == _READABLE else {}, 0, height)
     kept = list(blocks)
     placed, height = stacked(kept, None)
     while height > _TALLEST:
@@ -135,14 +137,17 @@ def _order(row: Row) -> tuple[Any, ...]:
     return *(row[1][name] for name in PANEL_KEYS if name in row[1]), row[1]["tokens"]
 
 
-def _varied(rows: Sequence[Row]) -> list[str]:
-    names = [name for name in PANEL_KEYS if name != "device_name"]
+def _varied(rows: Sequence[Row], new: Run) -> list[str]:
+    """The fields in which cells differ; a device's index only where two have one name."""
+    devices = {(new.device_of(after), after["device"]) for _, after, _ in rows}
+    one_each = len(devices) == len({name for name, _ in devices})
+    names = [name for name in PANEL_KEYS if name != "device_name" and not (name == "device" and one_each)]
     return [name for name in names if len({after[name] for _, after, _ in rows}) > 1]
 
 
-def _texts(rows: Sequence[Row]) -> dict[str, str]:
+def _texts(rows: Sequence[Row], new: Run) -> dict[str, str]:
     """What is written at a cell: its tokens and the axes that vary; the grid where two of as many tokens differ in it."""
-    varied = _varied(rows)
+    varied = _varied(rows, new)
     grids = {(after["tokens"], after["height"], after["width"]) for _, after, _ in rows}
     oblong = len(grids) > len({tokens for tokens, *_ in grids})
     found = {}
@@ -216,9 +221,9 @@ def _write_block(page: Page, figure: Figure, plane: Plane, block: _Block, sheet:
 
 def _note(rows: Sequence[Row], new: Run, sheet: _Sheet, threshold: float) -> list[str]:
     """What holds for all cells, what lines and points mean, and what is not shown."""
-    first, varied = rows[0][1], _varied(rows)
+    first, varied = rows[0][1], _varied(rows, new)
     environments = {(after["environment"], after["device"]): after for _, after, _ in rows}
-    parts = [", ".join(sorted({new.device_of(after) for after in environments.values()}))]
+    parts = [" and ".join(sorted({new.device_of(after) for after in environments.values()}))]
     parts += [PANEL_KEYS[name](first[name]) for name in PANEL_KEYS if name not in ("device", "device_name", *varied)]
     parts.append(f"band: up to {100 * threshold:g}%, the same")
     if sheet.step is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lisabench.render import caption
-from lisabench.render.curves import SUBJECT, cut
+from lisabench.render.curves import SUBJECT, cut, varied
 from lisabench.render.families import FAMILIES
 from lisabench.render.quantities import QUANTITIES
 from lisabench.render.tabular import Block, Cell, Column, Heading, Row, Table, figure, ranked, unit_of
@@ -29,10 +29,10 @@ def table(frame: pd.DataFrame, quantity: str, environments: Mapping[str, Any], *
     tokens = sorted(int(count) for count in frame["tokens"].unique())
     over = Heading(text=f"{shown.axis.lower()} by number of tokens".replace("flops", "FLOPs"), unit=unit)
     blocks = []
-    for title, rows in cut(frame):
+    for device, title, rows in workloads(frame):
         names, records = labels(rows), records_of(rows)
         columns = [cost_cells(names, records, count, quantity, size, intervals=intervals) for count in tokens]
-        blocks.append(block(", ".join(title), names, columns))
+        blocks.append(block(title, names, columns, device=device))
     return Table(
         name=quantity + "-intervals" * intervals,
         caption=caption.sentences(caption.of_costs(frame, quantity, environments, intervals=intervals)),
@@ -43,11 +43,17 @@ def table(frame: pd.DataFrame, quantity: str, environments: Mapping[str, Any], *
     )
 
 
-def block(title: str, names: Sequence[str], columns: Sequence[Sequence[Cell]]) -> Block:
+def workloads(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of each workload, behind its kind of device, "" where there is but one, and what else tells it."""
+    several = "device_name" in varied(frame)
+    for title, rows in cut(frame):
+        yield "".join(title[:several]), ", ".join(title[several:]), rows
+
+
+def block(title: str, names: Sequence[str], columns: Sequence[Sequence[Cell]], *, device: str = "") -> Block:
     """Rows of columns."""
-    return Block(
-        title=title, rows=tuple(Row(label=name, cells=cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True))
-    )
+    rows = tuple(Row(label=name, cells=cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True))
+    return Block(title=title, rows=rows, device=device)
 
 
 def unit_for(frame: pd.DataFrame, quantity: str) -> tuple[str, float]:

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lisabench.render import caption
-from lisabench.render.cost_table import block, labels, records_of
-from lisabench.render.curves import cut
+from lisabench.render.cost_table import block, labels, records_of, workloads
 from lisabench.render.summary_table import SHORT, Laws
 from lisabench.render.tabular import Cell, Column, Heading, Table
 from lisabench.results import FLOOR, Run
@@ -25,11 +24,11 @@ def table(frame: pd.DataFrame, run: Run, laws: Laws) -> Table | None:
     if baseline is None or not quantities:
         return None
     blocks = []
-    for title, rows in cut(frame):
+    for device, title, rows in workloads(frame):
         names = [name for name in labels(rows) if not set(rows.loc[rows["label"] == name, "op"]) & {baseline, FLOOR}]
         columns = _columns(names, rows, laws, quantities)
         if names:
-            blocks.append(block(", ".join(title), names, columns))
+            blocks.append(block(title, names, columns, device=device))
     if not blocks:
         return None
     heads = [

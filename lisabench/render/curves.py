@@ -78,16 +78,19 @@ PANEL_KEYS: Mapping[str, Callable[[Any], str]] = {
 _NATURAL_ORDER = {name: place for place, name in enumerate(("mixing", "layer", "forward", "train", "fp64", "fp32", "tf32", "bf16", "fp16"))}
 
 
-IDENTITY = ("op", "label", "family", "status", "tokens", "height", "width", *PANEL_KEYS)
+APART = "apart"
+"""The column that is true where a frame holds one of several devices: titles name that too, though all rows share it."""
+
+IDENTITY = ("op", "label", "family", "status", "tokens", "height", "width", *PANEL_KEYS, APART)
 """The columns that say what a row is of."""
 
 
 def complete(frame: pd.DataFrame, figures: Sequence[str]) -> pd.DataFrame:
     """The frame with every column that is needed, the figures as floats: a run in which nothing was measured may lack some."""
     needed = IDENTITY if frame.empty else ()
-    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, "family", "compiled", *needed, *figures])))
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, "family", "compiled", APART, *needed, *figures])))
     known = {"device_name": frame["device_name"].fillna(frame["device"]), "family": frame["family"].astype(object).fillna("")}
-    known["compiled"] = frame["compiled"].eq(True)
+    known |= {name: frame[name].eq(True) for name in ("compiled", APART)}
     return frame.astype(dict.fromkeys(figures, float)).assign(**known)
 
 
@@ -208,15 +211,16 @@ def _rank(part: Any) -> tuple[int, float, str]:
 
 
 def varied(frame: pd.DataFrame) -> list[str]:
-    """The panel keys that differ over the frame; a device's index says nothing that its name has not said."""
-    found = [name for name in PANEL_KEYS if frame[name].nunique(dropna=False) > 1]
+    """The panel keys that differ over the frame, or from what others hold; a device's index says nothing that its name has not said."""
+    apart = ["device_name"] if APART in frame and frame[APART].any() else []
+    found = [name for name in PANEL_KEYS if name in apart or frame[name].nunique(dropna=False) > 1]
     one_each = len(frame[["device_name", "device"]].drop_duplicates()) == frame["device_name"].nunique(dropna=False)
     return [name for name in found if not (name == "device" and "device_name" in found and one_each)]
 
 
 def common(frame: pd.DataFrame) -> list[str]:
     """What holds for all panels, as a footnote says it."""
-    names = [name for name in PANEL_KEYS if name != "device" and frame[name].nunique(dropna=False) == 1]
+    names = [name for name in PANEL_KEYS if name not in ("device", *varied(frame)) and frame[name].nunique(dropna=False) == 1]
     return [said for name in names if (said := PANEL_KEYS[name](frame[name].iloc[0])) != _EAGER]
 
 

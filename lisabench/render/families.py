@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lisabench.render.curves import SUBJECT_WEIGHT, Panel, Series, complete, cuts, narrowed, varied
+from lisabench.render.curves import APART, SUBJECT_WEIGHT, Panel, Series, complete, cuts, narrowed, varied
 from lisabench.render.page import CONTEXT, INK, Sign
 from lisabench.render.palette import Look
 from lisabench.render.quantities import Quantity
@@ -67,9 +67,15 @@ def by_family(members: Sequence[M]) -> list[tuple[str, list[M], list[M], list[M]
 
 def figures_of(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """What goes into one figure each, and the end of its file's name: the whole frame, or where a panel is crowded, a figure a panel.
-    Of more panels than anyone looks through it is the first ones, of crowded ones the first one: `left_out` says so."""
+    Of more panels than anyone looks through it is the first ones of each device, of crowded ones the first one: `left_out` says so."""
     frame = complete(frame, [])
-    panels = cuts(frame)
+    return _told_apart(frame, _figures_of(frame))
+
+
+def _figures_of(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    panels, devices = cuts(frame), cuts(frame, ["device_name"])
+    if 1 < len(devices) <= _MOST < len(panels):
+        return [(of_device + end, rows) for of_device, part in _named(frame, devices) for end, rows in _figures_of(part)]
     labels, families = frame["label"].to_numpy(object), frame["family"].to_numpy(object)
     if len(panels) < 2 or not any(len({*labels[places]}) > _FEW and len({*families[places]}) > 1 for _, places in panels):
         return [("", frame if len(panels) <= _MOST else frame.iloc[np.concatenate([places for _, places in panels[:_MOST]])])]
@@ -77,27 +83,36 @@ def figures_of(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def conditions_of(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The rows of each combination of these keys, and the end of its file's name ("" for the only one); of too many the first."""
+    """The rows of each combination of these keys, and the end of its file's name ("" for the only one); of too many the first of each
+    device."""
     frame = complete(frame, [])
     panels = cuts(frame, keys)
-    return _named(frame, panels) if len(panels) > 1 else [("", frame)]
+    return _told_apart(frame, _named(frame, panels) if len(panels) > 1 else [("", frame)])
 
 
 def left_out(frame: pd.DataFrame) -> str:
     """What the figures of a frame do not show; "" where they show all."""
     frame = narrowed(frame, [])
     panels, drawn = len(cuts(frame)), sum(len(cuts(rows)) for _, rows in figures_of(frame))
-    words = ", ".join(varied(frame))
+    words = ", ".join(name.removesuffix("_name") for name in varied(frame))
     return f"figures show the first {drawn} of {panels} combinations of {words}" if drawn < panels else ""
+
+
+def _told_apart(frame: pd.DataFrame, parts: Sequence[tuple[str, pd.DataFrame]]) -> list[tuple[str, pd.DataFrame]]:
+    """The parts of a frame; those of one of its devices say so."""
+    several = frame["device_name"].nunique() > 1
+    return [(end, rows.assign(**{APART: True}) if several and rows["device_name"].nunique() == 1 else rows) for end, rows in parts]
 
 
 def _named(frame: pd.DataFrame, panels: Sequence[tuple[tuple[str, ...], NDArray[np.intp]]]) -> list[tuple[str, pd.DataFrame]]:
     names = ["-" + re.sub(r"[^a-z0-9]+", "-", " ".join(title).lower()).strip("-") for title, _ in panels]
-    alike = Counter(names)
-    shown = panels if len(panels) <= _MOST else panels[:1]
+    alike, devices = Counter(names), frame["device_name"].to_numpy(object)
+    firsts = {devices[places[0]]: number for number, (_, places) in reversed([*enumerate(panels, 1)])}
+    shown = {*firsts.values()} if len(panels) > _MOST else {*range(1, len(panels) + 1)}
     return [
         (name if alike[name] == 1 else f"{name}-{number}", frame.iloc[places])
-        for number, (name, (_, places)) in enumerate(zip(names, shown, strict=False), 1)
+        for number, (name, (_, places)) in enumerate(zip(names, panels, strict=True), 1)
+        if number in shown
     ]
 
 
@@ -160,11 +175,11 @@ def split(plot: Plot, fields: Sequence[Field]) -> tuple[Plot, list[Field]]:
     if field.roof:
         bare = replace(field.roof, slope_text="", peak_text="")
         panels[1:] = [replace(panel, roof=bare) for panel in panels[1:]]
-    return replace(plot, key=(*key(field.traces), *plot.key)), panels
+    return replace(plot, key=(*key(field.traces, field.title), *plot.key)), panels
 
 
-def key(members: Iterable[Member]) -> list[Sign]:
-    """What the lines mean that have no name beside them."""
+def key(members: Iterable[Member], title: Sequence[str] = ()) -> list[Sign]:
+    """What the lines mean that have no name beside them, behind the title of all panels."""
     known: dict[str, list[Member]] = {}
     for one in members:
         if one.weight > 1:
@@ -174,7 +189,8 @@ def key(members: Iterable[Member]) -> list[Sign]:
         Sign(f"{ones[0].label}, in every panel", colour, ones[0].look if len({one.look for one in ones}) == 1 else None, 0.7)
         for colour, ones in known.items()
     ]
-    return [*signs, Sign("operators of other families", CONTEXT, width=0.8)]
+    heading = [Sign(", ".join(title), "black")] if title else []
+    return [*heading, *signs, Sign("operators of other families", CONTEXT, width=0.8)]
 
 
 def key_of(ranked: Ranking | None, quantity: Quantity, apart: Collection[str]) -> list[Sign]:

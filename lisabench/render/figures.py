@@ -218,7 +218,7 @@ def draw(frame: pd.DataFrame, quantity: str, *, baseline: str | None = None, sty
     note, key = [*footnote(frame, panels, shown), *(f"no figures for {title}" for title in bare if title)], list[Sign]()
     if len(panels) == 1 and families.crowded(panels[0].series):
         ranked = families.ranking(panels[0].series, falls=shown.falls) if shown.best else None
-        key = [*families.key(panels[0].series), *families.key_of(ranked, shown, least_of(frame, shown))]
+        key = [*families.key(panels[0].series, panels[0].title), *families.key_of(ranked, shown, least_of(frame, shown))]
         panels = families.facets(panels[0], ranked)
     with mpl.rc_context(style.settings):
         sheet = _layout(panels, shown, tokens, note, style, key)

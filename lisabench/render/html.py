@@ -185,6 +185,7 @@ def _failed_trainings(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [
         {
             "label": label,
+            "device": "",
             "status": status,
             "reason": reason,
             "count": len(seeds),

@@ -154,7 +154,7 @@ def _unit(unit: str) -> str:
 
 
 def _titled(block: Block, span: int) -> list[str]:
-    return [rf"\multicolumn{{{span}}}{{@{{}}l}}{{\itshape {escape(block.title)}}} \\"] if block.title else []
+    return [rf"\multicolumn{{{span}}}{{@{{}}l}}{{\itshape {escape(block.heading)}}} \\"] if block.heading else []
 
 
 def _row(row: Row, columns: Sequence[_Layout], letters: int) -> list[str]:

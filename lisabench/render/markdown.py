@@ -16,12 +16,13 @@ def escape(text: str) -> str:
 
 
 def render(table: Table) -> str:
-    """The table with every column, a row's workload where it has several, and its caption."""
-    titled = any(block.title for block in table.blocks)
-    heads = [*(["workload"] if titled else []), "operator", *map(escape, table.heads)]
-    lines = [heads, [*(["---"] * (1 + titled)), *["---:"] * len(table.columns)]]
-    for block in table.blocks:
-        before = [escape(block.title)] if titled else []
+    """The table with every column, a row's device and workload where it has several, and its caption."""
+    told = {"device": [block.device for block in table.blocks], "workload": [block.title for block in table.blocks]}
+    told = {name: words for name, words in told.items() if any(words)}
+    heads = [*told, "operator", *map(escape, table.heads)]
+    lines = [heads, [*(["---"] * (1 + len(told))), *["---:"] * len(table.columns)]]
+    for place, block in enumerate(table.blocks):
+        before = [escape(words[place]) for words in told.values()]
         lines += [[*before, escape(row.label), *map(_cell, row.cells)] for row in block.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{escape(table.caption)}\n"
 

@@ -13,7 +13,7 @@ from lisabench.analysis.accuracy import summarise
 from lisabench.files import write_whole
 from lisabench.render import accuracy, families, figures, patterns
 from lisabench.render.csv import write_csv
-from lisabench.render.curves import IDENTITY
+from lisabench.render.curves import APART, IDENTITY
 from lisabench.render.drawing import Drawing, begun
 from lisabench.render.html import page
 from lisabench.render.page import check_formats
@@ -105,7 +105,7 @@ def _drawings(run: Run, rows: pd.DataFrame, style: Style) -> list[Drawing]:
 
     def whole(part: pd.DataFrame) -> pd.DataFrame:
         found = replace(run, records=[run.records[place] for place in part.index]).frame()
-        return found.assign(device_name=part["device_name"].to_numpy())
+        return found.assign(**{name: part[name].to_numpy() for name in ("device_name", APART)})
 
     baseline = run.baseline if run.baseline in set(rows["op"]) else None
     return figures.drawings(rows, baseline=baseline, style=style, whole=whole)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lisabench.render import caption
-from lisabench.render.cost_table import Records, block, cost_cells, labels, records_of, unit_for
+from lisabench.render.cost_table import Records, block, cost_cells, labels, records_of, unit_for, workloads
 from lisabench.render.curves import cut
 from lisabench.render.tabular import Cell, Column, Heading, Table, figure, ranked
 from lisabench.results import FLOOR, Run
@@ -77,10 +77,10 @@ def table(frame: pd.DataFrame, run: Run, laws: Laws) -> Table:
     at = common_size(frame, baseline)
     units = {quantity: unit_for(frame[frame["tokens"] == at], quantity) for quantity in COSTS}
     blocks = []
-    for title, rows in cut(frame):
+    for device, title, rows in workloads(frame):
         names, records = labels(rows), records_of(rows)
         columns = _columns(names, records, laws, baseline, at, {quantity: size for quantity, (_, size) in units.items()})
-        blocks.append(block(", ".join(title), names, columns))
+        blocks.append(block(title, names, columns, device=device))
     name = run.label(baseline) if baseline else None
     return Table(
         name="summary",
@@ -92,9 +92,11 @@ def table(frame: pd.DataFrame, run: Run, laws: Laws) -> Table:
 
 
 def common_size(frame: pd.DataFrame, baseline: str | None) -> int | None:
-    """The largest number of tokens that half of all operators have finished in every workload, the baseline among them."""
+    """The largest number of tokens that half of all operators have finished in every workload, the baseline among them; a device on
+    which nothing has finished, as its node was lost, is not asked."""
     everywhere = []
-    for _, rows in cut(frame):
+    alive = frame.loc[frame["status"] == "ok", "device_name"]
+    for _, rows in cut(frame[frame["device_name"].isin(alive)]):
         done = rows[rows["status"] == "ok"]
         counts = done.groupby("tokens")["label"].nunique()
         enough = set(counts.index[counts * 2 >= rows["label"].nunique()])
@@ -127,7 +129,7 @@ def _columns(
         columns += [cost_cells(names, records, at, quantity, sizes[quantity]) for quantity in COSTS]
     if at and baseline:
         found = [records.get((name, at)) for name in names]
-        reference = next(record["latency_s.median"] for record in found if record and record["op"] == baseline)
+        reference = next((record["latency_s.median"] for record in found if record and record["op"] == baseline), float("nan"))
         columns.append(ranked([_speed_up(record, reference, baseline) for record in found], candidates=[True] * len(found), highest=True))
     return columns
 

@@ -62,8 +62,7 @@ def _forwards(sweeps: Sequence[Run]) -> dict[tuple[Any, ...], dict[_Key, dict[in
     for run in sweeps:
         for record in sorted(run.records, key=lambda r: max(r["height"], r["width"]) / min(r["height"], r["width"])):
             if record["status"] == "ok" and record["mode"] == "forward" and record.get("latency_s"):
-                environment = run.environments.get(record["environment"] or "", {})
-                fixed = (environment.get("device_name", record["device"]), *(record[name] for name in CURVE))
+                fixed = (run.device_of(record), *(record[name] for name in CURVE))
                 found.setdefault(fixed, {}).setdefault(_key(record["op"], record["options"]), {}).setdefault(record["tokens"], record)
     return found
 

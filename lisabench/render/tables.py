@@ -82,10 +82,11 @@ def _write(table: Table, folder: Path) -> Iterator[Path]:
 
 def _csv(table: Table) -> str:
     """Every figure in full with the ends of its interval, in its column's unit; a word where there is none."""
-    rows = []
+    rows, several = [], any(block.device for block in table.blocks)
     for block in table.blocks:
         for row in block.rows:
-            found: dict[str, str | float | None] = {"workload": block.title, "operator": row.label}
+            found: dict[str, str | float | None] = {"device": block.device} if several else {}
+            found |= {"workload": block.title, "operator": row.label}
             for head, cell in zip(table.heads, row.cells, strict=True):
                 found[head] = cell.text if cell.value is None else cell.value
                 found |= {f"{head}, low": cell.low, f"{head}, high": cell.high}

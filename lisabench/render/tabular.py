@@ -66,10 +66,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows that were measured under equal conditions, which `title` tells where a table has several."""
+    """Rows that were measured under equal conditions, which `device` and `title` tell where a table has several."""
 
     title: str
     rows: tuple[Row, ...]
+    device: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Both in one line."""
+        return ", ".join(filter(None, (self.device, self.title)))
 
 
 @dataclass(frozen=True, kw_only=True)

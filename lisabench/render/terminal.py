@@ -59,21 +59,27 @@ def results_table(run: Run, *, omitted: Sequence[str] = ()) -> Table:
     return table
 
 
-def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = ()) -> Table:
-    """The cells of a plan with their predicted FLOPs and bytes; `grid`, `FLOP` and `memory` can be omitted, a grid only if tokens tell it."""
-    varying = varying_of(rows)
-    table = new_table(f"{len(rows)} cell{'s' if len(rows) != 1 else ''}, in the order in which they run\n{_heading(rows, varying)}")
+def plan_table(rows: Sequence[Record], *, omitted: Sequence[str] = (), gap: tuple[int, int] = (0, 0)) -> Table:
+    """The cells of a plan with their predicted FLOPs and bytes; `grid`, `FLOP` and `memory` can be omitted, a grid only if tokens tell it.
+
+    `gap`: after how many rows cells are left out, and how many. Where the plan has several kinds of devices, each row names its own.
+    """
+    after, left_out = gap
+    varying, count = varying_of(rows), len(rows) + left_out
+    table = new_table(f"{count:,} cell{'s' if count != 1 else ''}, in the order in which they run\n{_heading(rows, varying)}")
     axes = ["tokens", "grid", *(name for name in varying if name in CURVE)]
     needed = {"grid"} if "height" in varying else set()
-    names = [name for name in (*axes, "operator", "FLOP", "memory") if name not in {*omitted} - needed]
+    kinds = ["device_kind"] if any(row.get("device_kind") for row in rows) else []
+    names = [name for name in (*axes, "operator", *kinds, "FLOP", "memory") if name not in {*omitted} - needed]
     for name in names:
-        words = name in ("operator", "mode", "dtype")
-        table.add_column(name, justify="left" if words else "right", no_wrap=name != "operator", overflow="fold")
-    for row in rows:
+        words, long = name in ("operator", "mode", "dtype", *kinds), name in ("operator", *kinds)
+        title = "on" if name in kinds else name
+        table.add_column(title, justify="left" if words else "right", no_wrap=not long, overflow="fold")
+    for place, row in enumerate(rows, 1):
         op = row["op"].rpartition(":")[2] if ".py:" in row["op"] else row["op"]
         shown: dict[str, str | Text] = {"tokens": _tokens(row), "grid": f"{row['height']}x{row['width']}", "operator": Text(op)}
         shown |= {"FLOP": units.flops(row["predicted_flops"]), "memory": units.size_in_bytes(row["predicted_bytes"])}
-        table.add_row(*(shown.get(name, str(row.get(name))) for name in names))
+        table.add_row(*(shown.get(name, str(row.get(name))) for name in names), end_section=left_out > 0 and place == after)
     return table
 
 
@@ -110,8 +116,9 @@ def _times(ratio: float) -> str:
     return f"{ratio:.2f}x" if ratio >= 0.005 else "<0.01x"
 
 
-def notes(run: Run) -> list[Text]:
-    """What a reader must know beside the table: failures with their reasons, warnings, and where a figure is a reconstruction."""
+def notes(run: Run, *, caveats: bool = True) -> list[Text]:
+    """What a reader must know beside the table: failures with their reasons, warnings, and with `caveats` where a figure is a
+    reconstruction."""
     groups = _shown(run)
     shown = sum(map(len, groups))
     left_out = len(run.records) - shown
@@ -133,7 +140,7 @@ def notes(run: Run) -> list[Text]:
     over = {words for r in run.records if r.get("roofline") and (words := note(r["roofline"]))}
     lines += [Text(f"of limit over 100%: {words}") for words in sorted(over)]
     for op, stated in run.plan["operators"].items():
-        if stated.get("caveat"):
+        if caveats and stated.get("caveat"):
             lines.append(Text(f"{run.label(op)}: {stated['caveat']}"))
     return lines
 

@@ -147,7 +147,8 @@ function sweep({ series, places, statuses, reasons, columns, charts, patch }) {
       const drawn = new Set(traces.map((trace) => trace.name));
       const absent = shown.filter((one) => !drawn.has(series[one].label) && !(series[one].baseline && chart.name === "speed_up")).map((one) => series[one].label);
       const zero = absent.length ? `; not on this axis: ${absent.join(", ")}` : "";
-      caption.textContent = `${chart.note}${zero}`;
+      const device = varied.includes("device_name") ? `${state.where.device_name}: ` : "";
+      caption.textContent = `${device}${chart.note}${zero}`;
       plot(drawing, traces, layout, `${chart.title} against ${AXES[state.x][1]} of ${shown.length} series; the figures stand in the table of all cells`);
     });
   }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_runs import made_run
+from made_runs import A100, EPYC, H200, fleet_run, made_run
 
 from lisabench.analysis.compare import Verdict, compare, mean_ratio, paired, trimmed
 from lisabench.analysis.statistics import median_interval
@@ -183,6 +183,55 @@ def test_an_own_operator_is_compared_with_what_it_was_before_its_file_changed(tm
     assert paired(base, read_run(tmp_path / "same")).changed == []
     with pytest.raises(InputError, match="they differ in operators"):
         paired(base, other)
+
+
+def pairs_of(tmp_path: Path) -> tuple[set[tuple[str, str, float]], list[str], list[str]]:
+    """The kinds of devices of each pair with new / base, and those of what is only in the base or only in the new run."""
+    base, new = (read_run(tmp_path / name, trimmed=trimmed) for name in ("base", "new"))
+    pairs = paired(base, new)
+    assert all([one[name] == two[name] for name in ("op", "tokens", "dtype")] for one, two in pairs.finished)
+    found = {
+        (base.device_of(one), new.device_of(two), round(two["latency_s"]["median"] / one["latency_s"]["median"], 3))
+        for one, two in pairs.finished
+    }
+    alone = ([run.device_of(one) for one in of] for run, of in ((base, pairs.only_base), (new, pairs.only_new)))
+    return found, *alone
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("of_kind", [True, False])
+def test_cells_are_paired_kind_by_kind_whether_keys_hold_the_kind_or_not(known: bool, of_kind: bool, tmp_path: Path) -> None:
+    fleet_run(tmp_path / "base", {H200: 1}, sizes=(256, 1024), known=known, of_kind=of_kind)
+    fleet_run(tmp_path / "new", {EPYC: 3, H200: 2, A100: 4}, sizes=(256, 1024))
+    assert pairs_of(tmp_path) == ({(H200, H200, 2.0)}, [], [EPYC] * 4 + [A100] * 4)
+
+
+def test_two_runs_over_the_same_kinds_share_them_all(tmp_path: Path) -> None:
+    fleet_run(tmp_path / "base", {H200: 1, EPYC: 3, A100: 1}, sizes=(256, 1024))
+    fleet_run(tmp_path / "new", {EPYC: 6, H200: 0.5}, sizes=(256, 1024))
+    assert pairs_of(tmp_path) == ({(H200, H200, 0.5), (EPYC, EPYC, 2.0)}, [A100] * 4, [])
+
+
+def test_runs_of_one_kind_each_are_paired_whatever_the_kinds(tmp_path: Path) -> None:
+    fleet_run(tmp_path / "base", {H200: 1}, sizes=(256,))
+    fleet_run(tmp_path / "new", {A100: 2}, sizes=(256,), of_kind=True)
+    assert pairs_of(tmp_path) == ({(H200, A100, 2.0)}, [], [])
+
+
+def test_runs_without_a_kind_in_common_are_told_how_one_of_each_is_chosen(tmp_path: Path) -> None:
+    fleet_run(tmp_path / "base", {H200: 1, EPYC: 3}, sizes=(256,))
+    fleet_run(tmp_path / "new", {A100: 1}, sizes=(256,))
+    with pytest.raises(InputError, match="no kind of device is in both") as refused:
+        pairs_of(tmp_path)
+    assert f"--mix --where 'device_kind={H200},{A100}'" in str(refused.value), "not the CPU, whose cells are others"
+
+
+@pytest.mark.parametrize(("digest", "changed"), [("before", []), ("after", ["MyOp"])])
+def test_an_own_operator_is_known_by_its_file_on_every_kind(digest: str, changed: list[str], tmp_path: Path) -> None:
+    fleet_run(tmp_path / "base", {H200: 1}, ops=("my.py:MyOp",), digest="before")
+    fleet_run(tmp_path / "new", {H200: 1, EPYC: 3}, ops=("copies/my.py:MyOp",), digest=digest)
+    pairs = paired(*(read_run(tmp_path / name) for name in ("base", "new")))
+    assert (len(pairs.finished), len(pairs.only_new), pairs.changed) == (5, 5, changed)
 
 
 @pytest.mark.parametrize(

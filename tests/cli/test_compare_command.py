@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import only_error
-from made_runs import made_run
+from made_runs import A100, EPYC, H200, fleet_run, made_run
 from rich.console import Console
 
 from lisabench.cli import console
@@ -154,6 +154,38 @@ def test_different_machines_are_refused_unless_told(tmp_path: Path, capsys: pyte
         compare(tmp_path / "base", tmp_path / "new")
     compare(tmp_path / "base", tmp_path / "new", mix=True)
     assert "the runs differ in device_name" in capsys.readouterr().err
+
+
+def test_kinds_of_devices_stand_apart_and_what_only_one_run_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet_run(tmp_path / "base", {H200: 1, EPYC: 1})
+    fleet_run(tmp_path / "new", {A100: 1, EPYC: 2, H200: 0.5}, ended={(EPYC, "softmax", 65536): "timeout"})
+    text = shown(tmp_path / "base", tmp_path / "new", monkeypatch)
+    epyc, h200 = text.partition(f"{H200}:")[::2]
+    assert epyc.startswith(f"{EPYC}:")
+    assert "9 slower of 9 cells; new / base is 2.000" in epyc
+    assert "10 faster of 10 cells; new / base is 0.500" in h200
+    assert ("faster " in epyc.partition("operator  cells")[0], "slower " in h200.partition("operator  cells")[0]) == (False, False)
+    assert f"softmax at 65,536 tokens on {EPYC}: was ok, now timeout" in text
+    assert f"10 cells only in the new run, on {A100}" in text
+
+
+def test_a_pair_says_on_which_device_each_of_it_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet_run(tmp_path / "base", {H200: 1, EPYC: 3}, sizes=(256,))
+    fleet_run(tmp_path / "new", {A100: 1}, sizes=(256,))
+    compare(tmp_path / "base", tmp_path / "new", mix=True, where=[f"device_kind={H200},{A100}"], as_json=True)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {(row["base_device"], row["new_device"]) for row in told} == {(H200, A100)}
+    for mix in (False, True):
+        with pytest.raises(InputError, match="no kind of device is in both"):
+            compare(tmp_path / "base", tmp_path / "new", mix=mix)
+
+
+def test_another_driver_on_one_of_the_kinds_is_refused(tmp_path: Path) -> None:
+    for name, driver in (("base", "570.86"), ("new", "571.1")):
+        fleet_run(tmp_path / name, {H200: 1, EPYC: 3}, sizes=(256,), driver=driver)
+    with pytest.raises(InputError, match="differ in driver"):
+        compare(tmp_path / "base", tmp_path / "new")
+    compare(tmp_path / "base", tmp_path / "new", where=[f"device_kind={EPYC}"])
 
 
 @pytest.mark.parametrize(

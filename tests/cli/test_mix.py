@@ -1,4 +1,4 @@
-"""Figures of different machines are not put side by side, unless --mix says so."""
+"""Figures of different machines stand in no curve together, unless --mix says so; kinds of devices stand apart in any case."""
 
 from __future__ import annotations
 
@@ -42,8 +42,26 @@ def move(run: Path, change: Callable[[dict[str, Any]], None], *, every: bool = F
     (run / "environment.json").write_text(json.dumps(environments | {OTHER: other}))
     found = records(run)
     assert [record["status"] for record in found] == ["ok", "ok"]
-    moved = [record | {"environment": OTHER} if every or place == 1 else record for place, record in enumerate(found)]
+    there = {"environment": OTHER, "device_kind": kind_of(other)}
+    moved = [record | there if every or place == 1 else record for place, record in enumerate(found)]
     (run / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in moved))
+
+
+def kind_of(environment: dict[str, Any]) -> str:
+    threads = environment["cpu"]["threads"]
+    return f"{environment['device_name']}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def another_torch(environment: dict[str, Any]) -> None:
+    environment["libraries"]["torch"] = "0.1"
+
+
+def much(environment: dict[str, Any]) -> None:
+    """Four entries that matter, on the same kind of device."""
+    another_torch(environment)
+    environment["machine"] = "abacus"
+    environment["python"] = "2.7.1"
+    environment["system"] = "Minix 3"
 
 
 def another_cpu(environment: dict[str, Any]) -> None:
@@ -62,30 +80,38 @@ def another_commit(environment: dict[str, Any]) -> None:
 
 
 def test_report_refuses_a_run_of_two_machines(run: Path, lisabench: Run) -> None:
-    move(run, another_cpu)
+    move(run, another_torch)
     done = lisabench("report", "run")
     assert done.returncode == 2
     assert done.stdout == ""
     line = only_error(done)
-    assert "differ in device_name (" in line
-    assert "'Another CPU'" in line
+    assert "differ in libraries.torch (" in line
+    assert "'0.1'" in line
     assert "--mix renders it all the same" in line
 
 
 def test_report_with_mix_goes_on_and_says_so(run: Path, lisabench: Run) -> None:
-    move(run, another_cpu)
+    move(run, another_torch)
     done = lisabench("report", "run", "--mix")
     assert done.returncode == 0, done.stderr
     assert "linear" in done.stdout
-    assert len([line for line in done.stderr.splitlines() if "differ in device_name (" in line]) == 1
+    assert len([line for line in done.stderr.splitlines() if "differ in libraries.torch (" in line]) == 1
     assert lisabench("report", "run", "--mix", "--quiet").stderr == ""
 
 
 def test_at_most_three_differences_are_named(run: Path, lisabench: Run) -> None:
-    move(run, another_setting)
+    move(run, much)
     line = only_error(lisabench("report", "run"))
-    assert "device_name" in line
+    assert "machine" in line
     assert "and 1 more" in line
+
+
+def test_report_takes_a_run_of_two_kinds_of_devices_and_keeps_them_apart(run: Path, lisabench: Run) -> None:
+    move(run, another_cpu)
+    done = lisabench("report", "run")
+    assert done.returncode == 0, done.stderr
+    assert "differ" not in done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("Another CPU, ") and line.endswith(":")]
 
 
 def test_report_takes_a_run_of_two_commits(run: Path, lisabench: Run) -> None:
@@ -96,7 +122,7 @@ def test_report_takes_a_run_of_two_commits(run: Path, lisabench: Run) -> None:
 
 
 def test_cells_that_did_not_finish_do_not_count(run: Path, lisabench: Run) -> None:
-    move(run, another_cpu)
+    move(run, another_torch)
     first, second = records(run)
     second |= {"status": "timeout", "reason": "over the time limit of 1 s", "latency_s": None}
     (run / "journal.jsonl").write_text("".join(json.dumps(record) + "\n" for record in (first, second)))
@@ -112,7 +138,7 @@ def test_an_environment_that_was_not_kept_is_no_refusal(run: Path, lisabench: Ru
 def test_all_runs_are_looked_at_before_the_first_is_shown(run: Path, lisabench: Run, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     shutil.copytree(run, whole)
-    move(run, another_cpu)
+    move(run, another_torch)
     done = lisabench("report", "whole", "run")
     assert (done.returncode, done.stdout) == (2, "")
 

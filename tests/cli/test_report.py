@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROGRAM
-from made_runs import made_run
+from made_runs import A100, EPYC, H200, fleet_run, made_run
 from made_trainings import THIS_MACHINE, write_sweep
 
 Report = Callable[..., tuple[int, str, str]]
@@ -54,6 +54,45 @@ def test_runs_of_two_devices_are_joined_in_panels(report: Report, tmp_path: Path
         ("lisa", "one", "AMD EPYC, 2 threads"),
         ("lisa", "two", "Another CPU, 2 threads"),
     }
+
+
+def test_a_run_over_several_kinds_of_devices_needs_no_mix(report: Report, tmp_path: Path) -> None:
+    fleet_run(tmp_path / "run", {H200: 1, EPYC: 3}, never=(EPYC,))
+    code, out, err = report("run")
+    assert code == 0, err
+    assert [line for line in out.splitlines() if line in (f"{EPYC}:", f"{H200}:")] == [f"{EPYC}:", f"{H200}:"]
+    found = rows(tmp_path / "run")
+    assert {(row["device_name"], row["device_kind"], row["host"], row["device_id"], row["status"]) for row in found} == {
+        (H200, H200, f"host of {H200}", "0", "ok"),
+        (EPYC, EPYC, "", "", "skipped"),
+    }
+    fleet_run(tmp_path / "old", {H200: 1, EPYC: 3}, known=False)
+    assert report("old")[0] == 0
+    assert {(row["device_name"], row["device_kind"]) for row in rows(tmp_path / "old")} == {(H200, ""), (EPYC, "")}
+
+
+def test_one_kind_of_device_in_two_environments_is_refused_though_another_kind_stands_beside_it(report: Report, tmp_path: Path) -> None:
+    fleet_run(tmp_path / "run", {H200: 1, EPYC: 3})
+    fleet_run(tmp_path / "more", {H200: 1, EPYC: 3}, sizes=(128,), driver="571.1")
+    for name in ("journal.jsonl", "environment.json"):
+        parts = [(tmp_path / run / name).read_text() for run in ("run", "more")]
+        both = "".join(parts) if name == "journal.jsonl" else json.dumps(json.loads(parts[0]) | json.loads(parts[1]))
+        (tmp_path / "run" / name).write_text(both)
+    code, out, err = report("run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"the machines with {H200} that 'run' was measured on differ in driver ('570.86' and '571.1')" in err
+    assert report("run", "--mix")[0] == 0
+    assert report("run", "--where", f"device_kind={EPYC}")[0] == 0
+
+
+def test_where_takes_kinds_of_devices_whose_names_hold_commas(report: Report, tmp_path: Path) -> None:
+    fleet_run(tmp_path / "run", {H200: 1, A100: 2, EPYC: 3})
+    for asked in ([EPYC], [EPYC, A100], [A100, EPYC, H200]):
+        assert report("run", "--where", f"device_kind={','.join(asked)}", "--quiet")[0] == 0
+        assert {row["device_name"] for row in rows(tmp_path / "run")} == {*asked}
+    code, _, err = report("run", "--where", "device_kind=AMD EPYC")
+    assert code == 2
+    assert f"of device_kind it has: {EPYC}, {A100}, {H200}" in err
 
 
 def test_runs_of_one_device_are_told_apart_by_name(report: Report, tmp_path: Path) -> None:

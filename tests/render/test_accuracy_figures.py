@@ -118,7 +118,7 @@ def test_latency_of_a_sweep_is_at_the_most_tokens_that_all_have(tmp_path: Path) 
     found = sweep_latency(trained, [sweep])
     assert found is not None
     assert found.tokens == 256
-    assert found.words == "mixing only, forward, fp32, dim 192, 3 heads, batch 1, AMD EPYC"
+    assert found.words == "mixing only, forward, fp32, dim 192, 3 heads, batch 1, AMD EPYC, 2 threads"
     assert [span and span.median for span in map(found.of, trained)] == [256e-9, 512e-9, None, None]
     figure = accuracy.draw(trained, accuracy.sweep_cost(found))
     assert figure is not None
