@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
@@ -36,8 +35,7 @@ REPEATED = (
 SHARED = ("options", "dispatch", "absent")
 # How the journal writes the first figures of a record.
 _LATENCY = b',"latency_s":'
-_MEDIAN = re.compile(rb',"latency_s":\{"median":([-+.\deE]+)')
-_ANALYTIC = re.compile(rb',"flops":\{"analytic":([-+.\deE]+)')
+_MEDIAN, _ANALYTIC = b',"latency_s":{"median":', b',"flops":{"analytic":'
 REQUIRED = {"schema", "kind", "cell", "op", "status", "reason", "environment"}
 
 
@@ -108,10 +106,21 @@ def head(line: bytes) -> Record:
     except ValueError:  # the words stood elsewhere
         found = orjson.loads(line)
         return found
-    median, flops = _MEDIAN.match(line, cut), _ANALYTIC.search(line, cut)
-    found["latency_s"] = {"median": float(median[1])} if median else None
-    found["flops"] = {"analytic": float(flops[1])} if flops else None
+    found["latency_s"] = {"median": median} if (median := _number(line, _MEDIAN, cut)) is not None else None
+    found["flops"] = {"analytic": flops} if (flops := _number(line, _ANALYTIC, cut)) is not None else None
     return found
+
+
+def _number(line: bytes, words: bytes, begin: int) -> float | None:
+    """The number that stands behind these words; None where there is none."""
+    place = line.find(words, begin)
+    if place < 0:
+        return None
+    place += len(words)
+    try:
+        return float(line[place : line.find(b",", place)])
+    except ValueError:
+        return None
 
 
 def _checked(record: Any, path: Path, number: int, required: Set[str]) -> Record:

@@ -31,9 +31,10 @@ class Ledger:
     def take(self, record: Mapping[str, Any]) -> None:
         """A record, whole or its head; the last one of a cell counts."""
         cell, status = record["cell"], record["status"]
-        if is_settled(record):
+        if status == "ok" or is_settled(record):
             self.statuses[cell] = sys.intern(status)
-            self._put_off.discard(cell)
+            if self._put_off:
+                self._put_off.discard(cell)
         else:
             self.statuses.pop(cell, None)
             self._put_off.add(cell)

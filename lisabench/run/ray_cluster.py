@@ -33,10 +33,11 @@ class Node:
 
 
 class Cluster:
-    """The one cluster of this process."""
+    """The one cluster of this process. `own`: it was started for it, and has this machine alone."""
 
-    def __init__(self, ray: Any, where: str) -> None:
-        self.ray, self.where = ray, where
+    def __init__(self, ray: Any, address: str | None) -> None:
+        self.ray, self.own = ray, address is None
+        self.where = f"the cluster at {address}" if address else "this machine"
 
     def nodes(self) -> list[Node]:
         """The nodes that are there now."""
@@ -74,7 +75,7 @@ def connect(address: str | None) -> Cluster:
     global _connected
     if _connected is None:
         address = address or os.environ.get(ADDRESS)
-        _connected = Cluster(_joined(address), f"the cluster at {address}" if address else "this machine")
+        _connected = Cluster(_joined(address), address)
     return _connected
 
 

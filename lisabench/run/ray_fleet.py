@@ -110,21 +110,28 @@ class RayFleet:
     # --- stands --------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Waits until every device that there is has answered, or the first ones have and the others take their time."""
-        self._look()
-        deadline = time.monotonic() + START_SECONDS
-        while (pending := [s for s in self._stands.values() if not s.kind]) and time.monotonic() < deadline:
+        """Waits until every device has answered or was given up, or until some have and the others take their time."""
+        started = time.monotonic()
+        while (waited := time.monotonic() - started) < START_SECONDS:
+            if time.monotonic() - self._looked > LOOK_SECONDS:
+                self._look()
+            if not self._stands and not self._may_come(waited):
+                break
+            if self.kinds and (waited > self.patience / 2 or all(stand.kind for stand in self._stands.values())):
+                break
             self._hear()
-            if self.kinds and time.monotonic() > deadline - START_SECONDS + self.patience / 2:
-                break
-            if not pending:
-                break
         if not self.kinds:
-            why = self._why()
+            why = self._why() or f" (it has {'no GPU' if self._setup.device != 'cpu' else 'too few cores'})"
             self.__exit__()
             raise UnavailableError(f"no device of {self.cluster.where} can measure{why}")
         self._worked = time.monotonic()
         return self
+
+    def _may_come(self, waited: float) -> bool:
+        """Whether a device may still be there soon: one is tried again, or nodes of the cluster are yet to join."""
+        slots = [slot for node in self.cluster.nodes() for slot in self._slots(node)]
+        tried_again = any(not {slot, slot[0]} & self._aside for slot in slots)
+        return tried_again or (not slots and not self.cluster.own and waited < self.patience)
 
     def __exit__(self, *_: object) -> None:
         for stand in list(self._stands.values()):
