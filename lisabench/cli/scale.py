@@ -126,9 +126,9 @@ def scale(
         if not quiet:
             tell_left_out(op)
         plan = plan_of(sweep, compared, threads, patch=patch or PATCH if resolution else None)
-    if resume:
-        check_same_plan(plan, out)  # type: ignore[arg-type]
-        plan = plan_on_disk(out)  # type: ignore[arg-type]
+        if resume:
+            check_same_plan(plan, out)  # type: ignore[arg-type]
+            plan = plan_on_disk(out)  # type: ignore[arg-type]
     from lisabench.measure.latency import Limits
 
     limits = Limits(seconds=cell_seconds)

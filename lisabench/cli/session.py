@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lisabench.cli.console import fitting, lines, messages, results
+from lisabench.errors import UnavailableError
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
+    from lisabench.plans import Visits
     from lisabench.results import Run
     from lisabench.run.fleet import Fleet, Settings
+    from lisabench.run.ledger import Ledger
 
 
 # What a narrow table leaves out first.
@@ -46,14 +49,20 @@ def run_and_render(
         try:
             with Watch(visits.count, as_json=as_json, quiet=quiet) as watch:
                 statuses = run_cells(visits, journal=journal, ledger=ledger, fleet=fleet, settings=settings, observer=watch)
+        except UnavailableError as error:
+            raise UnavailableError(f"{error}; {_kept(ledger, visits, out)}") from error
         except BaseException as stop:
-            stop.add_note(f"stopped: {len(ledger)} of {visits.count} cells are kept; go on with: lisabench scale --resume --out {out}")
+            stop.add_note(f"stopped: {_kept(ledger, visits, out)}")
             raise
     try:
         show(out, as_json=as_json, quiet=quiet, statuses=statuses)
     except BaseException as stop:
         stop.add_note(f"stopped: all {visits.count} cells are kept; show and draw them with: lisabench report {out}")
         raise
+
+
+def _kept(ledger: Ledger, visits: Visits, out: Path) -> str:
+    return f"{len(ledger)} of {visits.count} cells are kept; go on with: lisabench scale --resume --out {out}"
 
 
 def _print_settled(out: Path) -> None:

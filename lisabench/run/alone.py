@@ -40,7 +40,7 @@ class Alone:
         elif self.stand.kind is None:
             self._measurer.surroundings(lambda event: tell(self.stand, event))
         else:
-            raise UnavailableError(f"what is left is for other kinds of devices; this machine has {self.stand.kind}")
+            raise UnavailableError(f"this machine has {self.stand.kind} alone")
 
     def __enter__(self) -> Self:
         return self

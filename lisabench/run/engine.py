@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from lisabench import provenance
-from lisabench.errors import InputError
+from lisabench.errors import InputError, UnavailableError
 from lisabench.journal import Journal, Record, blank_record
 from lisabench.plans import Visits
 from lisabench.run.fleet import Ended, Event, Fleet, Lost, Measured, Phase, Said, Settings, Stand, Started, Surroundings, Task, UnfitError
@@ -88,7 +88,11 @@ class _Run:
                     self.fleet.start(stand, task)
             if not self.fleet.busy and self._is_done():
                 return self.ledger.counts()
-            self.fleet.turn(self._take)
+            try:
+                self.fleet.turn(self._take)
+            except UnavailableError as error:
+                kinds = sorted({kind for place, _ in self.again if (kind := self.visits.kind_of(place)) is not None})
+                raise UnavailableError(f"{error}; what is left waits for {' and '.join(kinds)}" if kinds else str(error)) from error
 
     # --- what to measure next ------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from lisabench.errors import UnavailableError
 
 # What a cluster of our own needs: little passes through the object store.
 STORE_BYTES = 100 * 2**20
+# Ray's own switches, where the user did not set them: no report of use, no warnings of its network on stderr; in a cluster of our own
+# no token in the home folder.
+SWITCHES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+OWN_SWITCHES = SWITCHES | {"RAY_AUTH_MODE": "disabled"}
+ANSWER_SECONDS = 10.0
 ADDRESS = "RAY_ADDRESS"  # set by Ray's job submission
 
 
@@ -80,14 +86,15 @@ def connect(address: str | None) -> Cluster:
 
 
 def _joined(address: str | None) -> Any:
-    # Its own switches, where the user did not set them: no token in the home folder, no report of use, no word of GPUs that are not asked for.
-    for name, value in (("RAY_AUTH_MODE", "disabled"), ("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")):
-        if not (address and name == "RAY_AUTH_MODE"):
-            os.environ.setdefault(name, value)
+    for name, value in OWN_SWITCHES.items() if not address else SWITCHES.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:
         raise UnavailableError(f"--engine ray needs Ray ({error}); install it by: pip install 'lisabench[ray]'") from error
+    where = f"the Ray cluster at {address}" if address != "auto" else "a Ray cluster that runs on this machine"
+    if address:
+        _check_answers(address, where)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     own: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": STORE_BYTES}
     with _signals_kept():
@@ -97,10 +104,25 @@ def _joined(address: str | None) -> Any:
             vars(sys.modules["ray._private.worker"])["print_to_stdstream"] = lambda *_, **__: None
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-            then = "see `ray status` there" if address else "see /tmp/ray/session_latest/logs"
+            where, then = (
+                (where, "see `ray status` there") if address else ("a Ray cluster on this machine", "see /tmp/ray/session_latest/logs")
+            )
             raise UnavailableError(f"{where} cannot be had ({first}); {then}") from error
     return ray
+
+
+def _check_answers(address: str, where: str) -> None:
+    """UnavailableError where nobody listens at the address: Ray itself would try for many minutes."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        found = canonicalize_bootstrap_address(address.removeprefix("ray://")) or address
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (ValueError, OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error).partition(". ")[0] or type(error).__name__
+        valid = "give --address auto or HOST:PORT, as `ray start` prints it"
+        raise UnavailableError(f"{where} cannot be had ({why}); {valid}") from error
 
 
 @contextlib.contextmanager

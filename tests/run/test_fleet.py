@@ -213,7 +213,7 @@ def test_what_fails_on_one_kind_of_device_is_tried_on_the_other(tmp_path: Path) 
 
 def test_a_kind_of_which_no_device_is_left_is_waited_for_and_resumed(tmp_path: Path) -> None:
     of = sweep(kinds=("a, 1 thread", "b, 1 thread"))
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match=r"^no device is left; what is left waits for b, 1 thread$"):
         go(tmp_path / "run", Scripted(["a"], lambda stand, cell: OK), of)
     assert len(records(tmp_path / "run")) == 6
     go(tmp_path / "run", Scripted(["a", "b"], lambda stand, cell: OK), of, resume=True)
