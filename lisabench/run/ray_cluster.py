@@ -16,9 +16,9 @@ from lisabench.errors import UnavailableError
 
 # What a cluster of our own needs: little passes through the object store.
 STORE_BYTES = 100 * 2**20
-# Ray's own switches, where the user did not set them: no report of use, no warnings of its network on stderr; in a cluster of our own
+# Ray's own switches, where the user did not set them: no report of use; in a cluster of our own
 # no token in the home folder.
-SWITCHES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+SWITCHES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 OWN_SWITCHES = SWITCHES | {"RAY_AUTH_MODE": "disabled"}
 ANSWER_SECONDS = 10.0
 ADDRESS = "RAY_ADDRESS"  # set by Ray's job submission
