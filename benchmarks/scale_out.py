@@ -12,8 +12,11 @@ docs/scale-out.md too.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # run as a file, python looks beside it alone
 
 from benchmarks.fleets import driver, engines
 from benchmarks.trials.figures import Target, table
@@ -21,7 +24,7 @@ from benchmarks.trials.report import origin
 from lisabench.files import write_whole
 from lisabench.measure.environment import environment
 
-DOCS = Path(__file__).parent.parent / "docs" / "scale-out.md"
+DOCS = driver.TOP / "docs" / "scale-out.md"
 BEGIN, END = "<!-- scale-out:begin -->", "<!-- scale-out:end -->"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Part(Protocol):
 
     def visit(self, place: int) -> list[Cell]: ...
 
-    def keys(self, place: int) -> list[str]: ...
+    def next_missing(self, place: int, known: Container[str]) -> int: ...
 
     def kind_of(self, place: int) -> str | None: ...
 
@@ -51,8 +51,9 @@ class Listed:
     def visit(self, place: int) -> list[Cell]:
         return self._visits[place]
 
-    def keys(self, place: int) -> list[str]:
-        return [cell.key for cell in self._visits[place]]
+    def next_missing(self, place: int, known: Container[str]) -> int:
+        missing = (at for at in range(place, len(self)) if any(cell.key not in known for cell in self._visits[at]))
+        return next(missing, len(self))
 
     def kind_of(self, place: int) -> str | None:
         return self._visits[place][0].kind
@@ -85,10 +86,13 @@ class Visits:
         part, within = self._at(place)
         return part.kind_of(within)
 
-    def keys(self, place: int) -> list[str]:
-        """The keys of a visit's cells, in whatever order: soon had."""
-        part, within = self._at(place)
-        return part.keys(within)
+    def next_missing(self, place: int, known: Container[str]) -> int:
+        """The first visit from `place` on of which not all cells are known by their keys; the number of visits where there is none."""
+        for part, end in zip(self.parts, self._ends, strict=True):
+            begin = end - len(part)
+            if place < end and (found := part.next_missing(max(place - begin, 0), known)) < len(part):
+                return begin + found
+        return len(self)
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the visits."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from lisabench import registry
 from lisabench.errors import InputError, unknown
 from lisabench.presets import Shape
-from lisabench.workload import DTYPES, MODES, SCOPES, Grid, Workload
+from lisabench.workload import DTYPES, MODES, SCOPES, Workload
 
 if TYPE_CHECKING:
     from lisabench.contract import Cost
 
 MAX_CELLS = 10_000_000
 MOST_CHECKED = 5_000  # workloads at which a user's own formula of cost is tried before anything runs
+AT_ONCE = 512
 _ENCODE = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
@@ -47,8 +48,9 @@ class Cell:
     def key(self) -> str:
         """Content hash: equal cells have equal keys on every machine."""
         w = self.workload
-        of = _Mixer(self.op, self.options, self.digest)
-        return of.key(w.batch, w.grid, w.dim, w.heads, w.mode, w.dtype, _ENCODE(w.device), w.scope, w.compiled, self.kind)
+        of_shape = _of_shape(Shape(grid=w.grid, dim=w.dim, heads=w.heads), w.scope)
+        mixer = _Mixer(self.op, self.options, self.digest)
+        return mixer.key(_of_batch(w.batch, w.device, compiled=w.compiled), of_shape, w.dtype, w.mode, _of_kind(self.kind))
 
     @cached_property
     def cost(self) -> Cost | None:
@@ -84,20 +86,28 @@ class _Mixer:
 
     def __init__(self, op: str, options: Mapping[str, Any], digest: str | None) -> None:
         # A user's file is known by what is in it, wherever it lies.
-        self.op, self.options, self.digest = _ENCODE(op.rpartition(":")[2] if digest else op), _ENCODE(options), _ENCODE(digest)
+        self.digest, name = f'"digest": {_ENCODE(digest)}, ', op.rpartition(":")[2] if digest else op
+        self.op = f'", "op": {_ENCODE(name)}, "options": {_ENCODE(options)}, '
 
-    def key(
-        self, batch: int, grid: Grid, dim: int, heads: int, mode: str, dtype: str, device: str, scope: str, compiled: bool, kind: str | None
-    ) -> str:
-        """The hash of what JSON with sorted keys gives of the cell; `device` is JSON already."""
-        height, width = grid
-        of_kind = "" if kind is None else f'"kind": {_ENCODE(kind)}, '
-        stated = (
-            f'{{"batch": {batch}, "compiled": {"true" if compiled else "false"}, "device": {device}, "digest": {self.digest}, '
-            f'"dim": {dim}, "dtype": "{dtype}", "heads": {heads}, "height": {height}, {of_kind}"mode": "{mode}", "op": {self.op}, '
-            f'"options": {self.options}, "scope": "{scope}", "tokens": {height * width}, "width": {width}}}'
-        )
+    def key(self, of_batch: str, of_shape: tuple[str, str, str], dtype: str, mode: str, of_kind: str) -> str:
+        """The hash of what JSON with sorted keys gives of the cell."""
+        dim, heads, tokens = of_shape
+        stated = f'{of_batch}{self.digest}{dim}{dtype}{heads}{of_kind}"mode": "{mode}{self.op}{tokens}'
         return sha256(stated.encode()).hexdigest()[:16]
+
+
+def _of_batch(batch: int, device: str, *, compiled: bool) -> str:
+    return f'{{"batch": {batch}, "compiled": {"true" if compiled else "false"}, "device": {_ENCODE(device)}, '
+
+
+def _of_shape(shape: Shape, scope: str) -> tuple[str, str, str]:
+    height, width = shape.grid
+    first, second = f'"dim": {shape.dim}, "dtype": "', f'", "heads": {shape.heads}, "height": {height}, '
+    return first, second, f'"scope": "{scope}", "tokens": {height * width}, "width": {width}}}'
+
+
+def _of_kind(kind: str | None) -> str:
+    return "" if kind is None else f'"kind": {_ENCODE(kind)}, '
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,17 +176,26 @@ class Sweep:
         return Workload(grid=shape.grid, dim=shape.dim, heads=shape.heads, batch=batch, mode=mode, dtype=dtype, **stated)  # type: ignore[arg-type]
 
     @cached_property
-    def _mixers(self) -> tuple[list[_Mixer], str]:
-        return [_Mixer(op, options, self.digests.get(op)) for op, options in self.ops], _ENCODE(self.device)
+    def _texts(self) -> tuple[list[tuple[str, str, str]], list[str], list[_Mixer]]:
+        shapes = [_of_shape(shape, self.scope) for shape in self.shapes]
+        batches = [_of_batch(batch, self.device, compiled=self.compiled) for batch in self.batches]
+        return shapes, batches, [_Mixer(op, options, self.digests.get(op)) for op, options in self.ops]
 
-    def keys(self, place: int) -> list[str]:
-        """The keys of a visit's cells, in the order of `ops`; soon had, for a plan that is gone on with asks for all of them."""
-        shape, batch, mode, dtype = self._point(place)
-        mixers, device = self._mixers
-        kind = self.kind_of(place)
-        return [
-            mixer.key(batch, shape.grid, shape.dim, shape.heads, mode, dtype, device, self.scope, self.compiled, kind) for mixer in mixers
-        ]
+    def next_missing(self, place: int, known: Container[str]) -> int:
+        """The first visit from `place` on of which not all cells are known by their keys; the number of visits where there is none."""
+        shapes, batches, mixers = self._texts
+        dtypes, modes, axes = self.dtypes, self.modes, (len(self.batches), len(self.modes), len(self.dtypes))
+        while place < len(self):
+            of_kind, within = _of_kind(self.kind_of(place)), place % len(self._order)
+            for index in self._order[within : within + AT_ONCE].tolist():
+                rest, dtype = divmod(index, axes[2])
+                rest, mode = divmod(rest, axes[1])
+                shape, batch = divmod(rest, axes[0])
+                for mixer in mixers:
+                    if mixer.key(batches[batch], shapes[shape], dtypes[dtype], modes[mode], of_kind) not in known:
+                        return place
+                place += 1
+        return place
 
     def visit(self, place: int) -> list[Cell]:
         """The cells of a visit; the operators follow each other in seeded random order."""

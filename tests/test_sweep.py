@@ -10,6 +10,7 @@ import pytest
 from lisabench import registry
 from lisabench.axes import grids, numbers, presets, resolve_operators
 from lisabench.errors import InputError
+from lisabench.plans import Visits
 from lisabench.presets import PRESETS, Shape
 from lisabench.sweep import Sweep, check
 from lisabench.workload import Grid
@@ -88,11 +89,17 @@ def test_a_key_is_the_hash_of_its_content() -> None:
         assert cell.key == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def test_keys_of_a_visit_are_those_of_its_cells() -> None:
+def test_the_next_visit_with_a_cell_that_is_not_known() -> None:
     of = sweep("lisa,linear", batches=(1, 2), modes=("forward", "train"), kinds=("a", "b"))
-    for place in range(len(of)):
-        assert set(of.keys(place)) == {cell.key for cell in of.visit(place)}
-    assert len({key for place in range(len(of)) for key in of.keys(place)}) == of.count
+    cells = of.cells()
+    assert len({cell.key for cell in cells}) == of.count == 32
+    known = {cell.key for cell in cells[: len(cells) // 2]}
+    for begin in range(len(of) + 1):
+        missing = [place for place in range(begin, len(of)) if any(cell.key not in known for cell in of.visit(place))]
+        assert of.next_missing(begin, known) == (missing or [len(of)])[0]
+        assert Visits([of, of]).next_missing(len(of) + begin, known) == len(of) + of.next_missing(begin, known)
+    assert of.next_missing(0, {cell.key for cell in cells}) == len(of)
+    assert of.next_missing(0, {cell.key for cell in cells[1:]}) == 0
 
 
 def test_shares_part_the_plan_evenly() -> None:

@@ -27,7 +27,8 @@ from lisabench.run.ledger import Ledger
 from lisabench.sweep import Cell, Sweep, check
 from lisabench.workload import most_square
 
-SOURCE = Path(__file__).parent.parent.parent / "reports" / "reference-cpu"
+TOP = Path(__file__).resolve().parent.parent.parent
+SOURCE = TOP / "reports" / "reference-cpu"
 STANDS = 64
 BATCHES, MODES, DTYPES = tuple(range(1, 26)), ("forward", "train"), ("fp32", "fp64")
 MOST_BY_ENGINE = 20_000
@@ -141,7 +142,8 @@ def _written(visits: Visits, journal: Path, outcome: dict[str, Any], *, all_but:
 
 def _resumed(run: Path) -> dict[str, Any]:
     """Seconds from a new process's start to the first visit's, or to its end where none is left, and its memory's peak."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.fleets.driver", str(run)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks.fleets.driver", str(run)]
+    done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

@@ -115,14 +115,13 @@ class _Run:
                 yield place, [cell for cell in self.visits[place] if cell.key in keys]
             else:
                 self.again.append((place, keys))
-        while (place := self.reached[kind]) < len(self.visits):
-            self.reached[kind] += 1
-            if self.visits.kind_of(place) == kind and (missing := self._missing(place)):
-                yield place, missing
+        while (place := self.visits.next_missing(self.reached[kind], self.ledger.statuses)) < len(self.visits):
+            self.reached[kind] = place + 1
+            if self.visits.kind_of(place) == kind:
+                yield place, self._missing(place)
+        self.reached[kind] = len(self.visits)
 
     def _missing(self, place: int) -> list[Cell]:
-        if all(key in self.ledger.statuses for key in self.visits.keys(place)):  # sooner than to make the cells
-            return []
         return [cell for cell in self.visits[place] if cell.key not in self.ledger]
 
     def _is_done(self) -> bool:

@@ -24,7 +24,7 @@ from lisabench.run.ray_post import Post, Setup
 MOST_FAILURES = 3  # in a row, after which a node is left alone
 PATIENCE_SECONDS = 60.0  # without any visit being made, though there are some to make
 SILENT_SECONDS = 90.0  # a post that answers nothing for so long has hung
-HEAR_SECONDS, LOOK_SECONDS, AGAIN_SECONDS = 1.0, 2.0, 5.0
+HEAR_SECONDS, LOOK_SECONDS, AGAIN_SECONDS = 0.5, 2.0, 5.0
 START_SECONDS = 150.0
 
 
@@ -33,7 +33,7 @@ class _RayStand(Stand):
     node: Node
     slot: tuple[str, int]
     actor: Any
-    news: Any  # of the call that asks for news
+    news: Any  # of the call that asks for news; None while there can be none: a call that waits would keep the next visit waiting
     heard: float = field(default_factory=time.monotonic)
     working: bool = False
 
@@ -84,7 +84,7 @@ class RayFleet:
         cells = [replace(cell) for cell in task.cells]
         beside = task.beside and replace(task.beside)
         stand.actor.start.remote(replace(task, cells=cells, beside=beside))
-        stand.working = True
+        stand.news, stand.heard, stand.working = stand.actor.hear.remote(HEAR_SECONDS), time.monotonic(), True
 
     def turn(self, tell: Tell) -> None:
         """Waits for news and tells them; looks for nodes that came or went meanwhile."""
@@ -176,7 +176,7 @@ class RayFleet:
     # --- news ----------------------------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        asked = {stand.news: stand for stand in self._stands.values()}
+        asked = {stand.news: stand for stand in self._stands.values() if stand.news is not None}
         if not asked:
             time.sleep(min(1.0, self.patience / 10))
             return
@@ -186,7 +186,7 @@ class RayFleet:
         for news in ready:
             self._heard(asked[news])
         for stand in list(self._stands.values()):
-            if stand.kind and time.monotonic() - stand.heard > SILENT_SECONDS:
+            if stand.working and time.monotonic() - stand.heard > SILENT_SECONDS:
                 self._lose(stand, f"it gave no answer for {SILENT_SECONDS:.0f} s")
 
     def _heard(self, stand: _RayStand) -> None:
@@ -207,7 +207,7 @@ class RayFleet:
             if isinstance(event, Ended):
                 stand.working = False
             self._news.append((stand, event))
-        stand.news = stand.actor.hear.remote(HEAR_SECONDS)
+        stand.news = stand.actor.hear.remote(HEAR_SECONDS) if stand.working or not stand.kind else None
 
     def _named(self, stand: _RayStand, environment: dict[str, Any]) -> bool:
         """Takes in what device the stand has; whether it is wanted."""

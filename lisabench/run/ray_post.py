@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import lisabench
 from lisabench import registry
 from lisabench.errors import InputError, LisaBenchError
 from lisabench.run.cores import Cores
-from lisabench.run.fleet import Ended, Event, Lost, Phase, Task
+from lisabench.run.fleet import Ended, Event, Lost, Phase, Started, Task
 from lisabench.run.local import Worker
 from lisabench.run.measuring import Measurer
 from lisabench.sweep import Cell
@@ -54,17 +55,18 @@ class Post:
         self._tasks.put(task)
 
     def hear(self, seconds: float) -> list[Event]:
-        """What there is to tell, waited for so long."""
+        """What there is to tell: at once where something came of a cell, else after so many seconds, the last word on each cell."""
         found: list[Event] = []
-        try:
-            found.append(self._events.get(timeout=seconds))
-            while True:
-                event = self._events.get_nowait()
-                if found and isinstance(event, Phase) and isinstance(found[-1], Phase):
-                    found.pop()  # the later word is enough
-                found.append(event)
-        except Empty:
-            return found
+        deadline = time.monotonic() + seconds
+        while not found or isinstance(found[-1], (Started, Phase)):
+            try:
+                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                break
+            if found and isinstance(event, Phase) and isinstance(found[-1], Phase):
+                found.pop()  # the later word is enough
+            found.append(event)
+        return found
 
     def _measure(self) -> None:
         try:
