@@ -98,20 +98,25 @@ def train_small(
     _check(asked)
     if resume and out is None:
         raise InputError("--resume needs --out RUN: the run to go on with")
-    if resume and not asked:
-        plan = _plan_on_disk(out)  # type: ignore[arg-type]
-    else:
-        plan = _plan(asked)
-        if not quiet:
-            tell_left_out(op or [])
-    from lisabench.train.plan import check, points_of
+    from lisabench.cli.training import plan_together, run_and_show
 
-    check(plan)
-    plan["cells"] = [{"key": key, "seed": point.seed} for key, point in points_of(plan)]
-    if resume and asked:
-        _same_plan(plan, out)  # type: ignore[arg-type]
-    from lisabench.cli.training import run_and_show
+    def planned(stored: dict[str, Any] | None) -> dict[str, Any]:
+        """What is asked for; where a run is gone on with, that is what `stored` says."""
+        from lisabench.train.plan import check, points_of
 
+        if stored is not None and not asked:
+            plan = _still_valid(stored, out)
+        else:
+            plan = _plan(asked)
+            if not quiet:
+                tell_left_out(op or [])
+        check(plan)
+        plan["cells"] = [{"key": key, "seed": point.seed} for key, point in points_of(plan)]
+        if stored is not None and asked:
+            _same_plan(plan, _still_valid(stored, out), out)
+        return plan
+
+    plan, resume = plan_together(planned, out=out, resume=resume)
     folder = out or default_run("train-small", "-".join(plan["operators"]))
     run_and_show(plan, out=folder, resume=resume, budget=budget or None, as_json=as_json, quiet=quiet)
 
@@ -198,13 +203,11 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _plan_on_disk(run: Path) -> dict[str, Any]:
-    """The plan of an accuracy run that is there; InputError when it is another, or operators or images of the user's have changed since."""
+def _still_valid(plan: dict[str, Any], run: Path | None) -> dict[str, Any]:
+    """The plan of a run; InputError when it is none of trainings, or operators or images of the user's have changed since."""
     from lisabench import registry
-    from lisabench.journal import read_plan
     from lisabench.train import catalogue
 
-    plan = read_plan(run)
     if plan.get("kind") != "accuracy":
         raise InputError(
             f"{str(run)!r} holds no run of train-small but one of kind {plan.get('kind')!r}; go on with it by the command that began it"
@@ -224,9 +227,8 @@ def _plan_on_disk(run: Path) -> dict[str, Any]:
     return plan
 
 
-def _same_plan(plan: dict[str, Any], run: Path) -> None:
+def _same_plan(plan: dict[str, Any], there: dict[str, Any], run: Path | None) -> None:
     """InputError when the run on disk is of another plan than the one asked for."""
-    there = _plan_on_disk(run)
     differing = [
         name for name in plan if name not in ("command", "lisabench", "cells") and json.loads(json.dumps(plan[name])) != there[name]
     ]

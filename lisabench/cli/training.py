@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import nullcontext, redirect_stdout
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import typer
 
 from lisabench.cli.console import Bar, lines, messages
 
@@ -14,30 +18,85 @@ if TYPE_CHECKING:
     from lisabench.journal import Journal, Record
     from lisabench.train.loop import Within
     from lisabench.train.point import Epoch, Point
+    from lisabench.train.team import Team
 
+Plan: TypeAlias = dict[str, Any]
 WIDE = 90  # columns of a terminal from which on a progress bar has all its parts
 
 
-def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float | None, as_json: bool, quiet: bool) -> None:
+def plan_together(planned: Callable[[Plan | None], Plan], *, out: Path | None, resume: bool) -> tuple[Plan, bool]:
+    """What is to be trained, and whether a run in `out` is gone on with; the same in each of several processes.
+
+    `planned` makes a plan of what the user asked for; it is given the plan on the leader's disk where that is gone on with.
+    """
+    from lisabench.journal import is_run, read_plan
+    from lisabench.train import team
+
+    with _said_once():
+        together = team.meet()
+        with together.losses_told():
+            # What torchrun starts again, by the same command, goes on with what was begun; it tells some of the processes alone.
+            known = together.gathered((resume, team.restarted(), out is not None and is_run(out)))
+            asked, again, there = (any(told) for told in zip(*known, strict=True))
+            resume = asked or (again and there)
+            together = _led(together, out, resume=resume)
+            stored = together.told(together.each(lambda: read_plan(out) if out is not None and resume and together.leads else None))
+            return together.each(lambda: planned(stored)), resume
+
+
+def run_and_show(plan: Plan, *, out: Path, resume: bool, budget: float | None, as_json: bool, quiet: bool) -> None:
     """Trains what is missing of the plan, then prints the whole run. Of several processes the leader alone writes and prints."""
     import math
     import time
 
     import torch
 
-    from lisabench.train import catalogue, team
-    from lisabench.train.engine import Trainer, run_plan
+    from lisabench.train import team
 
     deadline = math.inf if budget is None else time.monotonic() + budget
     if plan["threads"]:
         torch.set_num_threads(plan["threads"])
-    leads = team.is_leader()
-    split = catalogue.find(plan["data"], patch=plan["patch"], image_size=plan["image_size"]).read()
-    with _opened(out, plan, resume=resume) if leads else nullcontext() as journal:
+    with _said_once():
+        together = team.meet()
+        with together.losses_told():
+            together = _led(together, out, resume=resume)
+            statuses = _trained(plan, together, out=out, resume=resume, deadline=deadline, as_json=as_json, quiet=quiet)
+    if not together.leads:
+        return
+    from lisabench.cli import accuracy
+
+    try:
+        accuracy.show(out, as_json=as_json, quiet=quiet)
+    except BaseException as stop:
+        stop.add_note(f"stopped: all trainings are kept; show and draw them with: lisabench report {out}")
+        raise
+    if statuses["skipped"] and not quiet:
+        _say(f"{statuses['skipped']} trainings are missing; go on with: lisabench train-small --resume --out {out}")
+
+
+def _led(together: Team, out: Path | None, *, resume: bool) -> Team:
+    """The team, led by a process that sees the run that is gone on with: torchrun may number its nodes otherwise each time."""
+    from lisabench.journal import is_run
+
+    return together.led_by(out is not None and is_run(out)) if resume else together
+
+
+def _trained(plan: Plan, together: Team, *, out: Path, resume: bool, deadline: float, as_json: bool, quiet: bool) -> Counter[str]:
+    """Brings the plan's trainings into the journal, which the leader has; how many have which status."""
+    import math
+
+    from lisabench.train import catalogue, team
+    from lisabench.train.engine import Trainer, facts, run_plan
+
+    leads = together.leads
+    device = together.each(lambda: team.own_device(plan["device"]))
+    if together.size > 1:
+        together.check_alike(facts(plan, device) | {"having a --budget": deadline < math.inf})
+    split = together.each(lambda: catalogue.find(plan["data"], patch=plan["patch"], image_size=plan["image_size"]).read())
+    with together.each(lambda: _opened(out, plan, resume=resume) if leads else nullcontext()) as journal:
         if journal and journal.dropped_torn_line and not quiet:
             _say(f"{out / 'journal.jsonl'}: its last line was torn by a crash and is dropped")
-        device = team.own_device(plan["device"])
-        together = team.join(device)
+        together = together.on(device)
         try:
             # A user's operator may print: on stdout only results may stand.
             with Watch(as_json=as_json and leads, quiet=quiet or not leads) as watch, redirect_stdout(sys.stderr):
@@ -50,17 +109,20 @@ def run_and_show(plan: dict[str, Any], *, out: Path, resume: bool, budget: float
                 stop.add_note(f"stopped: {kept}; go on with: lisabench train-small --resume --out {out}")
             raise
         together.leave()
-    if not leads:
-        return
-    from lisabench.cli import accuracy
+    return statuses
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Within it what ends several processes is said by those alone that are to say it."""
+    from lisabench.train.team import TeamError
 
     try:
-        accuracy.show(out, as_json=as_json, quiet=quiet)
-    except BaseException as stop:
-        stop.add_note(f"stopped: all trainings are kept; show and draw them with: lisabench report {out}")
-        raise
-    if statuses["skipped"] and not quiet:
-        _say(f"{statuses['skipped']} trainings are missing; go on with: lisabench train-small --resume --out {out}")
+        yield
+    except TeamError as error:
+        if error.told:
+            raise
+        raise typer.Exit(error.exit_code) from error
 
 
 def _opened(out: Path, plan: dict[str, Any], *, resume: bool) -> Journal:

@@ -17,16 +17,18 @@ import torch
 from lisabench import registry
 from lisabench.journal import BUDGET, SCHEMA, Journal, Record, now
 from lisabench.measure.environment import environment, environment_hash
+from lisabench.provenance import device_kind
 from lisabench.train import checkpoint, cost, kernels
 from lisabench.train.data import Split
-from lisabench.train.loop import FailedInTeamError, Trained, Within, train
+from lisabench.train.loop import Trained, Within, train
 from lisabench.train.plan import Plan, point_of, points_of, trials_of
 from lisabench.train.point import Epoch, Outcome, Point, Recipe
 from lisabench.train.search import best_recipe
-from lisabench.train.team import Team
+from lisabench.train.team import FailedInTeamError, Team
 from lisabench.train.vit import ViT, layer_workload, operator_flops, other_flops
 
 PATTERNS = "patterns"
+PLANS_OWN = ("command", "lisabench", "cells", "model", "recipe", "operators", "data_digest")  # of a plan; compared apart, or not at all
 SHOWN_IMAGES = 32
 TRAINED = ("parameters", "flops", "top1", "loss", "elsewhere", "curve", "throughput_images_per_s", "seconds")
 FIGURES = (*TRAINED, "latency_s", "memory_bytes", "kernel_similarity")
@@ -68,11 +70,11 @@ class Trainer:
         record = self.settled.get(point.key)
         if record is None:
             self.observer.started(key, point)
-            record = _blank(point, self.device, searched) | dict(costs or {})
+            record = _blank(point, self.device, searched, self.team) | dict(costs or {})
             try:
                 trained = self.team.told(self._refused(point) or self._over_budget(key, point)) or self._trained(point)
             except FailedInTeamError as failed:
-                self._keep(self._filled(record, point, Trained(outcome=failed.outcome)))
+                self._keep(self._filled(record, point, Trained(outcome=Outcome(status=failed.status, reason=failed.reason))))
                 raise
             if trained.model is not None and not point.validating and self.team.leads:
                 learned = self._learned(point, trained.model, shows=shows)
@@ -187,6 +189,18 @@ def run_plan(plan: Plan, trainer: Trainer) -> Counter[str]:
     return +statuses
 
 
+def facts(plan: Plan, device: str) -> dict[str, Any]:
+    """What has to be the same in all processes that train together, by what a message calls it."""
+    about = environment(device)
+    operators = plan["operators"].items()
+    found = {"its device": device_kind(about), "lisabench's commit": (about["git"] or {}).get("commit")}
+    found |= {f"{name}.{inner}": value for name in ("model", "recipe") for inner, value in plan[name].items()}
+    found |= {name: value for name, value in plan.items() if name not in PLANS_OWN}
+    found |= {f"the file of operator {stated['op']}": stated["digest"] for _, stated in operators}
+    found |= {f"operator {key}": [stated["options"], stated["mlp_hidden"]] for key, stated in operators}
+    return found | {f"the images of {plan['data']}": plan["data_digest"]}
+
+
 def _told(record: Record) -> str:
     """What a training is told by before a search has found its recipe."""
     return json.dumps([record["op"], record["options"], record["seed"]], sort_keys=True)
@@ -200,7 +214,7 @@ def _costs(plan: Plan, trainer: Trainer, missing: set[str]) -> dict[str, Any]:
     return cost.model_costs(models, trainer.split, trainer.device)
 
 
-def _blank(point: Point, device: str, searched: int) -> Record:
+def _blank(point: Point, device: str, searched: int, team: Team) -> Record:
     grid, size = point.images.grid, point.size
     hidden = size.mlp_ratio * size.dim if point.mlp_hidden is None else point.mlp_hidden
     model = {"dim": size.dim, "depth": size.depth, "heads": size.heads, "mlp_hidden": hidden, "positions": point.positions}
@@ -221,6 +235,8 @@ def _blank(point: Point, device: str, searched: int) -> Record:
         "recipe": asdict(point.recipe),
         "searched": searched,
         "device": device,
+        "processes": team.size,
+        "nodes": team.nodes,
         "dtype": point.dtype,
         "compiled": point.compiled,
         "latency_s": None,

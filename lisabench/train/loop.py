@@ -73,22 +73,12 @@ def train(
     except LisaBenchError:
         raise
     except (Exception, SystemExit) as error:  # an operator may be the user's own
-        words = _first_line(error)
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            outcome = Outcome(status="oom", reason=words)
-        else:
-            outcome = Outcome(status="error", reason=f"{type(error).__name__}: {words}")
+        out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        status = "oom" if out_of_memory else "error"
+        reason = _first_line(error) if out_of_memory else f"{type(error).__name__}: {_first_line(error)}"
         if team.size > 1:  # the others wait for this process: it has to end, and they with it
-            raise FailedInTeamError(f"{point.op} failed in process {team.rank} of {team.size}: {outcome.reason}", outcome) from error
-        return Trained(outcome=outcome)
-
-
-class FailedInTeamError(LisaBenchError):
-    """A training failed in one of several processes; `outcome` is what its record says."""
-
-    def __init__(self, message: str, outcome: Outcome) -> None:
-        super().__init__(f"{message}; the others are stopped too, --resume goes on behind it")
-        self.outcome = outcome
+            raise team.failed(point.op, status=status, reason=reason, error=error) from error
+        return Trained(outcome=Outcome(status=status, reason=reason))
 
 
 def _train(

@@ -22,7 +22,20 @@ QUICK = ("train-small", "--device", "cpu", "--threads", "1", "--epochs", "1")
 FIGURES = {"parameters", "flops", "top1", "chance", "test_images", "loss", "elsewhere", "curve", "throughput_images_per_s", "seconds"}
 FIGURES |= {"latency_s", "latency_batch", "memory_bytes", "backend", "kernel_similarity"}
 FIELDS = FIGURES | {"schema", "kind", "cell", "op", "options", "status", "reason", "data", "patch", "seed", "epochs", "model", "recipe"}
-FIELDS |= {"height", "width", "tokens", "searched", "device", "dtype", "compiled", "environment", "started_at", "absent"}
+FIELDS |= {
+    "height",
+    "width",
+    "tokens",
+    "searched",
+    "device",
+    "processes",
+    "nodes",
+    "dtype",
+    "compiled",
+    "environment",
+    "started_at",
+    "absent",
+}
 
 
 @dataclass(frozen=True)
