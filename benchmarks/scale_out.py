@@ -31,7 +31,7 @@ BEGIN, END = "<!-- scale-out:begin -->", "<!-- scale-out:end -->"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--cells", type=int, action="append", help="cells of a simulated plan; repeatable")
-    parser.add_argument("--turns", type=int, default=5, help="turns of the two engines")
+    parser.add_argument("--turns", type=int, default=3, help="turns of the two engines")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/scale-out.md too")
     asked = parser.parse_args()
     found = environment("cpu")
